@@ -1,0 +1,64 @@
+"""The exceptions PillSnap raises for a user to read, and the exit code each one ends a command with.
+
+    PillError                   1   anything below; a command prints its message without a traceback
+    ├── ConfigError             2   the configuration or the command line cannot be used
+    ├── ModelError              2   a model cannot be built or its pretrained weights cannot be had
+    ├── CheckpointError         2   a checkpoint is missing, damaged or belongs to another run
+    ├── CheckpointWriteError    1   a checkpoint could not be written (disk full, no permission)
+    ├── DataError               3   the data set is missing, empty or cannot be used for the task
+    │   └── BrokenImageError    3   one picture cannot be decoded (training skips and counts it)
+    ├── NonFiniteLossError      1   the loss became NaN or infinite
+    └── InterruptedRunError   130   Ctrl-C or SIGTERM; a checkpoint was written first
+
+A message says four things: what failed, what was found, what was wanted, what to do.
+"""
+
+from __future__ import annotations
+
+
+class PillError(Exception):
+    """Base of every error that is meant for the user; `exit_code` is what the command returns."""
+
+    exit_code = 1
+
+
+class ConfigError(PillError):
+    """The configuration, or a combination of its keys, cannot be used."""
+
+    exit_code = 2
+
+
+class ModelError(PillError):
+    """A model cannot be built as configured, or its pretrained weights cannot be reached."""
+
+    exit_code = 2
+
+
+class CheckpointError(PillError):
+    """A checkpoint is missing, damaged, or was written by a run with another model or class map."""
+
+    exit_code = 2
+
+
+class CheckpointWriteError(PillError):
+    """A checkpoint could not be written; the last good one is untouched."""
+
+
+class DataError(PillError):
+    """The data set is missing, empty, unreadable or unusable for the task asked for."""
+
+    exit_code = 3
+
+
+class BrokenImageError(DataError):
+    """One picture cannot be decoded (empty, truncated or not a picture)."""
+
+
+class NonFiniteLossError(PillError):
+    """The training loss became NaN or infinite."""
+
+
+class InterruptedRunError(PillError):
+    """The run was asked to stop (Ctrl-C, SIGTERM); its state was saved first."""
+
+    exit_code = 130
