@@ -6,8 +6,8 @@
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-python="${PILLSNAP_VENV:-$root/.venv}/bin/python"
 cd "$root"
+python="${PILLSNAP_VENV:-.venv}/bin/python"
 
 if [[ ! -x "$python" ]]; then
     echo "compile_requirements.sh: $python not found. Set the environment up first: bash scripts/core/setup_venv.sh" >&2

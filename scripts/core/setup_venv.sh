@@ -2,16 +2,16 @@
 # Builds the Python environment of this project, or does nothing when it is up to date (ADR-3).
 #
 #   bash scripts/core/setup_venv.sh            works from any folder; the environment is .venv in the repository
-#   PILLSNAP_VENV=/elsewhere/venv bash ...     another place for it
+#   PILLSNAP_VENV=/elsewhere/venv bash ...     another place for it (a relative one is taken from the repository)
 #
 # Needs Python 3.11 or newer and the package registry. Every package comes from requirements.lock with its hash checked;
 # torch is the registry's CUDA build, which also runs on a CPU.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-venv="${PILLSNAP_VENV:-$root/.venv}"
-[[ "$venv" == /* ]] || venv="$PWD/$venv"
 cd "$root"
+venv="${PILLSNAP_VENV:-.venv}"
+[[ "$venv" == /* ]] || venv="$root/$venv"
 stamp="$venv/.pillsnap-stamp"
 
 say() { echo "[setup] $*"; }
