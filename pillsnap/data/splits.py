@@ -1,0 +1,222 @@
+"""Which pictures train, which validate, which test, and which are of drugs the models never see.
+
+Pictures of one group (one physical pill under one light, one photograph and its copies) never lie on two sides. A
+group's side depends on the seed and its own name, not on its place in a list, so adding data moves few of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pillsnap.data import aihub576
+from pillsnap.data.records import COMBO, SINGLE, Records
+from pillsnap.errors import ConfigError, DataError
+
+logger = logging.getLogger("pillsnap")
+
+SplitColumn = NDArray[np.object_]
+
+TRAIN, VAL, TEST, UNKNOWN = "train", "val", "test", "unknown"
+
+
+def assign_splits(
+    records: Records, *, policy: str, val_fraction: float, test_fraction: float, seed: int
+) -> SplitColumn:
+    """Assign every picture to a split.
+
+    `groups`: pictures of drugs that only the released Validation part of AI Hub 576 holds become "unknown": that split
+    is by drug, so a closed-set test on them can only fail; they serve to test "I do not know this pill". Everything
+    else is split by group, single pictures class by class. A class keeps a group in train; with two groups it has one
+    in val, with three or more one in each split that is wanted.
+
+    `given`: the data set's own parts. Where it has no val or test part, that is split off its train part by groups.
+
+    Args:
+        records: All pictures of a data set.
+        policy: "groups" or "given".
+        val_fraction: Share of the pictures for validation, 0 to 1; met as closely as whole groups allow.
+        test_fraction: Share of the pictures for the test, likewise; 0 for none.
+        seed: Chooses among the possible splits.
+
+    Returns:
+        (N,) of "train", "val", "test" or "unknown".
+
+    Raises:
+        ConfigError: There is no such policy.
+        DataError: Train or val is empty.
+    """
+    fractions = {VAL: val_fraction, TEST: test_fraction}
+    if policy == "groups":
+        split = np.full(len(records), UNKNOWN, object)
+        known = ~has_unknown_drug(records)
+        if not known.all():
+            logger.info("%d pictures are of drugs that only the Validation part holds: unknown", (~known).sum())
+        split[known] = _split_by_groups(records.select(known), fractions, seed)
+    elif policy == "given":
+        split = _given_split(records, fractions, seed)
+    else:
+        raise ConfigError(f"data.split.policy is {policy!r}; there are 'groups' and 'given'. Set one of them.")
+    _require_train_and_val(records, split, val_fraction)
+    return split
+
+
+def has_unknown_drug(records: Records) -> NDArray[np.bool_]:
+    """Tell for each picture, (N,), whether it shows a drug that only AI Hub's Validation part holds."""
+    is_held_out = (records.column("source") == aihub576.SOURCE) & (records.column("part") == VAL)
+    trained = records.select(~is_held_out).table
+    known = set(trained.column("code").unique().to_pylist())
+    known |= set(trained.column("box_codes").combine_chunks().flatten().unique().to_pylist())
+    codes = records.column("code")
+    unknown = np.zeros(len(records), bool)
+    for row in np.flatnonzero(is_held_out):
+        shown = {codes[row]} if codes[row] is not None else set(records.box_codes(int(row)))
+        unknown[row] = not shown <= known
+    return unknown
+
+
+def leaking_groups(records: Records, split: SplitColumn) -> list[str]:
+    """Return the groups with pictures in more than one of train, val and test, sorted."""
+    splits_of_group: dict[str, set[str]] = defaultdict(set)
+    for group, name in set(zip(records.column("group").tolist(), split.tolist(), strict=True)):
+        if name != UNKNOWN:
+            splits_of_group[group].add(name)
+    return sorted(group for group, names in splits_of_group.items() if len(names) > 1)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Pictures that stay together: their number and, of the single ones, the classes."""
+
+    name: str
+    order: bytes  # a seeded hash of the name
+    num_pictures: int = 0
+    has_combo: bool = False
+    codes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def stratum(self) -> str | None:
+        """The class within which the group is split; None for groups with combos, which are split together."""
+        return None if self.has_combo else min(self.codes, key=lambda code: (-self.codes[code], code))
+
+
+def _split_by_groups(records: Records, fractions: dict[str, float], seed: int) -> SplitColumn:
+    groups = _groups(records, seed)
+    strata: dict[str | None, list[_Group]] = defaultdict(list)
+    for group in groups:
+        strata[group.stratum].append(group)
+    split_of: dict[str, str] = {}
+    for members in strata.values():
+        split_of.update(_split_stratum(members, fractions))
+    _keep_every_class_in_train(groups, split_of)
+    lonely = sorted(str(code) for code, members in strata.items() if code is not None and len(members) == 1)
+    if lonely:
+        logger.warning(
+            "%d classes have one group of pictures each; it trains, so they are not validated: %s",
+            len(lonely),
+            ", ".join(lonely[:10]),
+        )
+    return np.array([split_of[name] for name in records.column("group").tolist()], object)
+
+
+def _groups(records: Records, seed: int) -> list[_Group]:
+    """Return the groups in the order of their seeded hashes."""
+    rows = zip(*(records.column(name).tolist() for name in ("group", "task", "code")), strict=True)
+    groups: dict[str, _Group] = {}
+    for (name, task, code), count in Counter(rows).items():
+        if name not in groups:
+            groups[name] = _Group(name, hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=16).digest())
+        group = groups[name]
+        group.num_pictures += count
+        if task == COMBO:
+            group.has_combo = True
+        else:
+            group.codes[code] += count
+    return sorted(groups.values(), key=lambda group: group.order)
+
+
+def _split_stratum(groups: list[_Group], fractions: dict[str, float]) -> dict[str, str]:
+    """Split groups, given in hash order, as close to the fractions as whole groups allow; at least one trains."""
+    wanted = [name for name, fraction in fractions.items() if fraction > 0][: len(groups) - 1]
+    total = sum(group.num_pictures for group in groups)
+    rest = list(groups)
+    split_of = {}
+    for number, name in enumerate(wanted):
+        num_reserved = len(wanted) - number  # one for each split that follows, and one for train
+        chosen = _closest_to(fractions[name] * total, rest, len(rest) - num_reserved)
+        split_of.update({group.name: name for group in chosen})
+        rest = [group for group in rest if group.name not in split_of]
+    split_of.update({group.name: TRAIN for group in rest})
+    return split_of
+
+
+def _closest_to(target: float, groups: list[_Group], max_groups: int) -> list[_Group]:
+    """Take groups in order while each brings the number of pictures closer to `target`; at least one."""
+    chosen: list[_Group] = []
+    total = 0
+    for group in groups:
+        if len(chosen) < max_groups and abs(total + group.num_pictures - target) < abs(total - target):
+            chosen.append(group)
+            total += group.num_pictures
+    return chosen or [min(groups, key=lambda group: group.num_pictures)]
+
+
+def _keep_every_class_in_train(groups: list[_Group], split_of: dict[str, str]) -> None:
+    """Move a group to train for each class of single pictures that has none there (it shares groups with others)."""
+    trained = {code for group in groups if split_of[group.name] == TRAIN for code in group.codes}
+    for group in groups:
+        if not set(group.codes) <= trained:
+            split_of[group.name] = TRAIN
+            trained |= set(group.codes)
+
+
+def _given_split(records: Records, fractions: dict[str, float], seed: int) -> SplitColumn:
+    split = records.column("part").astype(object)
+    split[split == ""] = TRAIN
+    missing = {name: fraction for name, fraction in fractions.items() if fraction > 0 and not (split == name).any()}
+    is_train = split == TRAIN
+    if missing and is_train.any():
+        logger.info("the data set has no %s part; split off its train part by groups", " and no ".join(missing))
+        split[is_train] = _split_by_groups(records.select(is_train), missing, seed)
+    leaks = leaking_groups(records, split)
+    if leaks:
+        logger.warning(
+            "%d groups of pictures lie in more than one given part, so its scores are too good (set "
+            "data.split.policy=groups to split again): %s",
+            len(leaks),
+            ", ".join(leaks[:5]),
+        )
+    untrained = _single_codes(records, split == VAL) - _single_codes(records, split == TRAIN)
+    if untrained:
+        logger.warning(
+            "%d classes of the given val part have no picture in train and can only be answered wrongly: %s",
+            len(untrained),
+            ", ".join(sorted(untrained)[:10]),
+        )
+    return split
+
+
+def _single_codes(records: Records, mask: NDArray[np.bool_]) -> set[str]:
+    return set(records.column("code")[mask & (records.column("task") == SINGLE)].tolist())
+
+
+def _require_train_and_val(records: Records, split: SplitColumn, val_fraction: float) -> None:
+    counts = Counter(split.tolist())
+    found = f"{len(records)} pictures in {len(set(records.column('group').tolist()))} groups gave {dict(counts)}"
+    if not counts[TRAIN]:
+        raise DataError(
+            f"No picture is left to train on: {found}. The data set's train part must hold pictures (drugs that only "
+            "AI Hub's Validation part holds are kept as unknown). Move pictures there, or, for other data sets, set "
+            "data.split.policy=groups."
+        )
+    if not counts[VAL]:
+        raise DataError(
+            f"No picture is left to validate on: {found}. Val needs data.split.val_fraction above 0 (it is "
+            f"{val_fraction}) and a class with two groups of pictures or more. Add pictures, raise the fraction, or "
+            "give the data set a val part and set data.split.policy=given."
+        )

@@ -1,0 +1,171 @@
+"""Walking the folders of a data set, and the errors for a data set that cannot be walked.
+
+Links to folders are followed, because large sets lie on several disks. Hidden files (`._*` of macOS archives, `.cache`)
+are passed over without a word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pillsnap.data.records import Problem
+from pillsnap.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+MIN_IMAGE_BYTES = 100  # the real sets hold files of some dozen bytes that were cut off while copying
+DEMO_HINT = "To see everything work without any data, run: bash scripts/train.sh --demo"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file: its posix path relative to the data root, its size in bytes and its time of change."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffix."""
+        return PurePosixPath(self.path).stem
+
+    @property
+    def suffix(self) -> str:
+        """The suffix in lower case, with its dot."""
+        return PurePosixPath(self.path).suffix.lower()
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the suffix is one of a picture."""
+        return self.suffix in IMAGE_SUFFIXES
+
+
+class DataTree:
+    """The folders below one data root; what is wrong with single entries is collected in `problems`."""
+
+    def __init__(self, root: Path) -> None:
+        """Remember the root; nothing is read yet."""
+        self.root = root
+        self.problems: list[Problem] = []
+
+    def has_folder(self, folder: str) -> bool:
+        """Tell whether `folder` (posix, relative to the root) is a folder or a link to one."""
+        return (self.root / folder).is_dir()
+
+    def children(self, folder: str = "") -> tuple[list[str], list[FileEntry]]:
+        """Return the folders and the files directly in `folder`, both sorted by name, hidden ones left out.
+
+        A link that leads to a folder above it is left out as a problem; so is a link to nowhere.
+
+        Raises:
+            DataError: The folder cannot be read.
+        """
+        where = self.root / folder
+        try:
+            with os.scandir(where) as entries:
+                found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            raise DataError(
+                f"Folder {where} cannot be read ({error.strerror}). The pictures and labels of a data set must be "
+                f"readable. Give the permission back (chmod -R u+rX '{where}') or point data.root somewhere else."
+            ) from error
+        folders: list[str] = []
+        files: list[FileEntry] = []
+        for entry in found:
+            self._sort_entry(entry, f"{folder}/{entry.name}" if folder else entry.name, folders, files)
+        return folders, files
+
+    def files(self, folder: str = "") -> Iterator[FileEntry]:
+        """Yield all files below `folder` in a fixed order.
+
+        Raises:
+            DataError: A folder cannot be read.
+        """
+        folders, files = self.children(folder)
+        yield from files
+        for child in folders:
+            yield from self.files(child)
+
+    def _sort_entry(self, entry: os.DirEntry[str], path: str, folders: list[str], files: list[FileEntry]) -> None:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path).decode(errors="replace")
+            self.problems.append(Problem("bad_file_name", shown, "the name is not UTF-8; rename it (convmv -f cp949)"))
+            return
+        if entry.is_dir():
+            if entry.is_symlink() and self._leads_up(path):
+                self.problems.append(Problem("link_loop", path, "is a link to a folder above it; not entered"))
+            else:
+                folders.append(path)
+            return
+        try:
+            status = entry.stat()
+        except OSError as error:
+            detail = f"leads nowhere ({error.strerror}); is a disk not mounted?"
+            self.problems.append(Problem("broken_link", path, detail))
+            return
+        files.append(FileEntry(path, status.st_size, status.st_mtime_ns))
+
+    def _leads_up(self, path: str) -> bool:
+        """Tell whether a link leads to a folder through which it was reached, which would go on for ever."""
+        target = (self.root / path).resolve()
+        way = (self.root, *((self.root / parent) for parent in PurePosixPath(path).parents))
+        return any(folder.resolve().is_relative_to(target) for folder in way)
+
+
+def source_photo(name: str) -> str:
+    """Return the name of the photograph that a file is a copy of: Roboflow adds `.rf.` and a hash to each copy."""
+    return name.partition(".rf.")[0]
+
+
+def empty_image_problem(image: FileEntry) -> Problem | None:
+    """Return the problem of a picture file too small to be one, or None; the file is not opened."""
+    if image.size >= MIN_IMAGE_BYTES:
+        return None
+    return Problem("empty_image", image.path, f"has {image.size} bytes, which cannot be a picture; left out")
+
+
+def require_folder(root: Path, layout: str) -> None:
+    """Check that the data root is a folder.
+
+    Args:
+        root: The data root.
+        layout: How the data must lie there, for the message.
+
+    Raises:
+        DataError: There is nothing, or a file.
+    """
+    if root.is_dir():
+        return
+    if root.exists():
+        got = "is a file, not a folder"
+    else:
+        existing = next((parent for parent in root.absolute().parents if parent.is_dir()), Path("/"))
+        got = f"does not exist (of its path, {existing} exists)"
+    raise DataError(
+        f"The data folder {root} {got}. The data must lie like this:\n{layout}\n"
+        f"Set data.root=FOLDER to the place where they are. {DEMO_HINT}"
+    )
+
+
+def no_pictures_error(root: Path, layout: str, problems: Sequence[Problem]) -> DataError:
+    """Return the error for a folder in which no usable picture was found, with what was found instead."""
+    counts = Counter(problem.kind for problem in problems).most_common()
+    listed = ", ".join(f"{kind} {number}" for kind, number in counts)
+    got = (
+        f"found only problems: {listed}; first: {problems[0].path}: {problems[0].detail}" if problems else "it is empty"
+    )
+    return DataError(
+        f"The data folder {root} holds no usable picture ({got}). The data must lie like this:\n{layout}\n"
+        f"Check data.root and data.reader; `pillsnap data check` lists all problems. {DEMO_HINT}"
+    )
