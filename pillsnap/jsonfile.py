@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pillsnap.atomicfile import atomic_path
 from pillsnap.errors import PillError
 
 
@@ -36,15 +37,12 @@ def save_json(path: Path, obj: object) -> None:
             "Leave the key out, or write None, where there is no figure."
         )
     text = json.dumps(obj, ensure_ascii=False, indent=2, allow_nan=False, default=_plain) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as sink:
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as sink:
             sink.write(text)
             sink.flush()
             os.fsync(sink.fileno())
-        temporary.replace(path)
     except OSError as err:
-        temporary.unlink(missing_ok=True)
         raise PillError(
             f"{path} cannot be written: {err.strerror}; what was there before is untouched. "
             "Check that the folder exists, is writable and has free space."

@@ -1,0 +1,108 @@
+"""ROC and PR curves carry scikit-learn's areas, and say which classes they leave out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from pillsnap.evaluation.plot_curves import plot_roc_pr_curves, precision_recall_of_class, roc_of_class
+
+pytestmark = pytest.mark.req("EVA-3")
+
+Floats = NDArray[np.float64]
+
+
+def guesses(num_samples: int, num_classes: int, num_used: int) -> tuple[Floats, Floats]:
+    rng = np.random.default_rng(0)
+    true = np.arange(num_samples) % num_used
+    logits = rng.normal(size=(num_samples, num_classes))
+    logits[np.arange(num_samples), true] += 1.5
+    prob = np.exp(logits)
+    return np.eye(num_classes)[true], prob / prob.sum(axis=1, keepdims=True)
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_macro_areas_are_scikit_learns(tmp_path: Path, drawn: list[Figure]) -> None:
+    onehot, prob = guesses(200, 4, 4)
+    paths = plot_roc_pr_curves(onehot, prob, tmp_path / "plots")
+    assert [path.name for path in paths] == ["roc_curves.png", "pr_curves.png"]
+    assert all(path.is_file() for path in paths)
+    assert f"macro: mean AUC {roc_auc_score(onehot, prob, average='macro'):.3f}" in legend(drawn[0])
+    assert f"macro: mean AP {average_precision_score(onehot, prob, average='macro'):.3f}" in legend(drawn[1])
+
+
+def test_the_macro_roc_curve_holds_its_area(tmp_path: Path, drawn: list[Figure]) -> None:
+    onehot, prob = guesses(600, 3, 3)
+    plot_roc_pr_curves(onehot, prob, tmp_path)
+    macro = next(line for line in drawn[0].axes[0].get_lines() if str(line.get_label()).startswith("macro"))
+    x, y = np.asarray(macro.get_xdata(), float), np.asarray(macro.get_ydata(), float)
+    assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(onehot, prob, average="macro"), abs=2e-3)
+
+
+def test_few_classes_are_all_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
+    plot_roc_pr_curves(*guesses(100, 3, 3), tmp_path, class_names=["K-1", "K-2", "K-3"])
+    assert "macro and all of 3 classes" in drawn[0].axes[0].get_title()
+    assert sum(text.startswith("K-") for text in legend(drawn[0])) == 3
+
+
+def test_of_many_classes_the_five_worst_are_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
+    onehot, prob = guesses(400, 20, 20)
+    plot_roc_pr_curves(onehot, prob, tmp_path)
+    areas = roc_auc_score(onehot, prob, average=None)
+    worst = [f"class {index}: AUC {areas[index]:.3f}, n = 20" for index in np.argsort(areas)[:5]]
+    assert legend(drawn[0])[:5] == worst
+    assert "macro and the 5 worst of 20 classes" in drawn[0].axes[0].get_title()
+
+
+def test_classes_without_positives_are_left_out_and_said_so(tmp_path: Path, drawn: list[Figure]) -> None:
+    plot_roc_pr_curves(*guesses(100, 5, 3), tmp_path)
+    for figure in drawn:
+        assert "2 of 5 left out: no positive or no negative sample" in figure.axes[0].get_title()
+
+
+def test_a_roc_curve_by_hand() -> None:
+    # Ranked: right, wrong, right, wrong. Of the four (right, wrong) pairs three are in order: 3/4.
+    x, y, area = roc_of_class(np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1]))
+    assert area == 0.75
+    assert list(zip(x, y, strict=True)) == [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)]
+
+
+def test_a_precision_recall_curve_by_hand() -> None:
+    # Precision 1 up to recall 1/2, then 2/3; average precision = (1 + 2/3) / 2.
+    x, y, area = precision_recall_of_class(np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1]))
+    assert area == pytest.approx(5 / 6)
+    assert list(zip(x, y, strict=True)) == [(0, 1), (0.5, 1), (0.5, 2 / 3), (1, 2 / 3)]
+
+
+def test_one_class_only_has_no_curve(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none of the 2 classes has both positive and negative samples"):
+        plot_roc_pr_curves([[1, 0], [1, 0]], [[0.6, 0.4], [0.7, 0.3]], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("onehot", "prob", "message"),
+    [
+        ([[1, 0]], [[0.5, 0.3, 0.2]], r"y_true_onehot has shape \(1, 2\) and y_prob \(1, 3\)"),
+        ([[1, 1], [0, 1]], [[0.5, 0.5], [0.5, 0.5]], r"a row of y_true_onehot is not one-hot"),
+        ([[1, 0], [0, 1]], [[float("nan"), 0.5], [0.5, 0.5]], r"y_prob holds NaN or infinity"),
+    ],
+    ids=["shapes", "not one-hot", "nan"],
+)
+def test_unusable_arrays_are_refused(
+    tmp_path: Path, onehot: list[list[int]], prob: list[list[float]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plot_roc_pr_curves(onehot, prob, tmp_path)
+
+
+def test_another_number_of_names_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"got 1 class names for 2 classes"):
+        plot_roc_pr_curves([[1, 0], [0, 1]], [[0.6, 0.4], [0.7, 0.3]], tmp_path, class_names=["K-1"])
