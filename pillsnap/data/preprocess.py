@@ -6,6 +6,7 @@ pictures prepared in another way than it was judged on. Random augmentation is a
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -116,10 +117,17 @@ def normalize(images_BCHW: torch.Tensor, spec: ClassifierInput) -> torch.Tensor:
     Returns:
         float32 (B, 3, S, S), (x / 255 - mean) / std.
     """
-    device = images_BCHW.device
-    mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1) * 255
+    mean, std = _channel_constants(spec.mean, spec.std, images_BCHW.device)
     return (images_BCHW.float() - mean) / std
+
+
+@functools.lru_cache(maxsize=8)
+def _channel_constants(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    # Kept on the device: building them in every step would copy from the host in every step.
+    shape = (1, 3, 1, 1)
+    return torch.tensor(mean, device=device).view(shape) * 255, torch.tensor(std, device=device).view(shape) * 255
 
 
 @dataclass(frozen=True, slots=True)

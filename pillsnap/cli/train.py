@@ -1,0 +1,75 @@
+"""`pillsnap train` and `python -m src.train`: train as a configuration says, and end with a table of figures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from pillsnap.cli.main import exit_code_of
+from pillsnap.config.loading import load_config
+from pillsnap.training.run import RunResult, run_training
+
+FIGURES = {
+    "classification": {"acc": "accuracy", "macro_f1": "macro F1", "top5": "top-5"},
+    "detection": {"mAP@0.5": "mAP@0.5", "mAP@0.5:0.95": "mAP@0.5:0.95", "precision": "precision", "recall": "recall"},
+    "end_to_end": {"recall": "right box and drug", "precision": "answers that are right", "f1": "F1"},
+}
+TITLES = {"classification": "single pill", "detection": "detection", "end_to_end": "combo, end to end"}
+
+
+def train(
+    cfg: Annotated[Path, typer.Option(help="A YAML file.")] = Path("config.yaml"),
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Values that win.")] = None,
+) -> None:
+    """Train both models, judge them, and write the report."""
+    run_and_show(load_config(cfg, overrides or []))
+
+
+def main(args: Sequence[str] | DictConfig | None = None) -> int:
+    """Train; the entry point of `python -m src.train --cfg config.yaml [a.b=c ...]`.
+
+    Args:
+        args: The words of the command line, or a configuration that is already loaded; None takes the process's words.
+
+    Returns:
+        The exit code: 0 done, 2 configuration, 3 data, 4 out of memory, 130 interrupted, 1 anything else.
+    """
+    if isinstance(args, DictConfig):
+        return exit_code_of(lambda: run_and_show(args))
+    parser = argparse.ArgumentParser(prog="python -m src.train", description="Train both models.")
+    parser.add_argument("--cfg", default="config.yaml", help="a YAML file (default: config.yaml)")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="values that win over the file's")
+    words = parser.parse_intermixed_args(args)
+    return exit_code_of(lambda: run_and_show(load_config(words.cfg, words.overrides)))
+
+
+def run_and_show(cfg: DictConfig) -> None:
+    """Run the training and print its table of figures."""
+    show_result(run_training(cfg), Console(soft_wrap=True))
+
+
+def show_result(result: RunResult, console: Console) -> None:
+    """Print the figures of a finished run and where its report lies."""
+    table = Table(title=f"best models, {result.figures['split']} split", title_justify="left")
+    for column in ("task", "figure", "value", "of"):
+        table.add_column(column, justify="right" if column in ("value", "of") else "left")
+    for task, names in FIGURES.items():
+        for key, title in names.items():
+            values = result.figures.get(task)
+            if values is not None:
+                table.add_row(TITLES[task], title, f"{values[key]:.4f}", _count(task, values))
+    console.print(table)
+    console.print(f"finished in {result.seconds:.0f} s")
+    console.print(f"figures: {result.metrics_path}")
+    console.print(f"report:  {result.report_path}")
+
+
+def _count(task: str, values: dict[str, Any]) -> str:
+    return f"{values['n']} pills" if task == "classification" else f"{values['n_boxes']} boxes"

@@ -1,0 +1,264 @@
+"""Loaders of both tasks. A batch is the G samples of one optimizer step; its order is a pure function of the epoch."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pillsnap.config.loading import for_task
+from pillsnap.data.batches import safe_collate
+from pillsnap.data.classes import ClassMap
+from pillsnap.data.datasets import (
+    ClassificationDataset,
+    ClassificationItems,
+    DetectionEvaluationDataset,
+    DetectionPictures,
+    DetectionTrainingDataset,
+    EvaluationView,
+    Key,
+    TrainingView,
+    classification_items,
+)
+from pillsnap.data.preprocess import ClassifierInput
+from pillsnap.data.randomness import epoch_order
+from pillsnap.data.records import COMBO, SINGLE
+from pillsnap.data.transforms import Augmentation
+from pillsnap.data.twostage import TwoStageData, is_training_over, load_data
+from pillsnap.models.detector_yolo11m import detection_label, training_transforms
+
+logger = logging.getLogger("pillsnap")
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class StepSampler(Sampler[list[Key]]):
+    """Yields, step by step, the `(epoch, position)` keys of the samples of one optimizer step.
+
+    `drop_last` drops samples that do not fill a micro-batch; a last step with fewer micro-batches is kept, so no
+    accumulation group is lost (LOP-3). A set smaller than one micro-batch is never dropped.
+    """
+
+    def __init__(
+        self, num_samples: int, *, batch_size: int, grad_accum_steps: int, drop_last: bool, seed: int, task: str
+    ) -> None:
+        """Plan steps of `batch_size * grad_accum_steps` samples over `num_samples`."""
+        dropped = num_samples % batch_size if drop_last and num_samples >= batch_size else 0
+        self.num_samples = num_samples
+        self.num_used = num_samples - dropped
+        self.step_size = batch_size * grad_accum_steps
+        self.seed = seed
+        self.task = task
+        self.epoch = 0
+        self.start_step = 0
+
+    def __len__(self) -> int:
+        """Return the number of optimizer steps of a whole epoch."""
+        return -(-self.num_used // self.step_size)
+
+    def set_position(self, epoch: int, start_step: int = 0) -> None:
+        """Make the next iteration begin at `start_step` of `epoch`, without visiting what lies before."""
+        self.epoch = epoch
+        self.start_step = start_step
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield the keys of the remaining steps of the epoch."""
+        order = epoch_order(self.num_samples, self.seed, self.task, self.epoch)[: self.num_used]
+        for start in range(self.start_step * self.step_size, self.num_used, self.step_size):
+            yield [(self.epoch, int(position)) for position in order[start : start + self.step_size]]
+
+
+class OrderedSampler(Sampler[list[Key]]):
+    """Yields the keys of a whole set in order, `batch_size` at a time, for validation and test."""
+
+    def __init__(self, num_samples: int, batch_size: int) -> None:
+        """Cover `num_samples` in batches of at most `batch_size`."""
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-self.num_samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield lists of `(0, position)`."""
+        for start in range(0, self.num_samples, self.batch_size):
+            yield [(0, position) for position in range(start, min(start + self.batch_size, self.num_samples))]
+
+
+Loader = DataLoader[Any]
+
+
+@dataclass(frozen=True)
+class DataMeta:
+    """What training needs to know about the data beside the loaders."""
+
+    data: TwoStageData
+    class_map: ClassMap
+    classifier_input: ClassifierInput | None
+    train_items: ClassificationItems
+
+
+class TwoStageLoaders(NamedTuple):
+    """The loaders of both tasks, in the order the specification gives them; a task not asked for has None."""
+
+    cls_train: Loader | None
+    cls_val: Loader | None
+    cls_test: Loader | None
+    det_train: Loader | None
+    det_val: Loader | None
+    det_test: Loader | None
+    meta: DataMeta
+
+
+def build_dataloaders_twostage(cfg: DictConfig, *, classifier_input: ClassifierInput | None = None) -> TwoStageLoaders:
+    """Read the data set and return the loaders of both tasks (DAT-1).
+
+    Args:
+        cfg: The resolved configuration.
+        classifier_input: How the classifier wants its pictures. Without one: bicubic at `model.image_size`, ImageNet's
+            mean and standard deviation (those are applied by the model's side, not by the loaders).
+
+    Returns:
+        Seven values: classification train/val/test, detection train/val/test, meta. The test loaders are None until
+        the experiment has completed stage 4 and best.pt is there.
+
+    Raises:
+        DataError: The data set is missing, empty, or cannot serve the tasks.
+    """
+    spec = classifier_input or ClassifierInput(
+        size_px=cfg.model.image_size,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        interpolation="bicubic",
+        frame_fit=cfg.data.classification.frame_fit,
+    )
+    return build_loaders(load_data(cfg), cfg, spec)
+
+
+def build_loaders(data: TwoStageData, cfg: DictConfig, spec: ClassifierInput | None) -> TwoStageLoaders:
+    """Return the loaders over data that is already read; see `build_dataloaders_twostage`.
+
+    Args:
+        data: The run's data.
+        cfg: The resolved configuration.
+        spec: The classifier's input; None when the classifier is not trained, whose loaders are then None.
+    """
+    exp_dir, stage = Path(cfg.paths.exp_dir), cfg.data.progressive_validation.current_stage
+    data.is_test_open = data.is_test_open or is_training_over(exp_dir, stage)
+    train_items = _train_items(data, cfg)
+    meta = DataMeta(data, data.class_map, spec, train_items)
+    classification: tuple[Loader | None, ...] = (None, None, None)
+    if spec is not None and "classification" in cfg.train.tasks:
+        classification = (
+            _classification_train(data, cfg, spec, train_items),
+            classification_evaluation_loader(data, cfg, spec, "val"),
+            classification_evaluation_loader(data, cfg, spec, "test") if data.is_test_open else None,
+        )
+    detection: tuple[Loader | None, ...] = (None, None, None)
+    if "detection" in cfg.train.tasks:
+        detection = (
+            _detection_train(data, cfg),
+            detection_evaluation_loader(data, cfg, "val"),
+            detection_evaluation_loader(data, cfg, "test") if data.is_test_open else None,
+        )
+    return TwoStageLoaders(*classification, *detection, meta)
+
+
+def classification_evaluation_loader(data: TwoStageData, cfg: DictConfig, spec: ClassifierInput, split: str) -> Loader:
+    """Return the classifier's loader over `split` in order, with the fixed views of evaluation."""
+    padding = cfg.inference.crop_padding
+    view = EvaluationView(spec, cfg.data.classification.eval_view, padding)
+    combo_view = EvaluationView(spec, "box", padding)
+    dataset = ClassificationDataset(data.records, data.evaluation_items(split), data.root, (view, combo_view), spec)
+    sampler = OrderedSampler(len(dataset), for_task(cfg, "classification").train.batch_size)
+    return _loader(dataset, sampler, cfg, is_training=False)
+
+
+def detection_evaluation_loader(data: TwoStageData, cfg: DictConfig, split: str) -> Loader:
+    """Return the detector's loader over `split` in order, letterboxed."""
+    pictures = _pictures(data, cfg, split)
+    sampler = OrderedSampler(len(pictures), for_task(cfg, "detection").train.batch_size)
+    return _loader(DetectionEvaluationDataset(pictures), sampler, cfg, is_training=False)
+
+
+def _train_items(data: TwoStageData, cfg: DictConfig) -> ClassificationItems:
+    tasks = (SINGLE, COMBO) if cfg.data.classification.combo_crops else (SINGLE,)
+    items = classification_items(data.records, data.rows("train"), data.class_map, tasks)
+    return items if len(items) else classification_items(data.records, data.rows("train"), data.class_map, (COMBO,))
+
+
+def _classification_train(
+    data: TwoStageData, cfg: DictConfig, spec: ClassifierInput, items: ClassificationItems
+) -> Loader:
+    augmentation = Augmentation(**cfg.train.classification.augment)
+    view = TrainingView(spec, augmentation, cfg.data.classification.train_view, cfg.train.seed)
+    combo_view = TrainingView(spec, augmentation, "box", cfg.train.seed)
+    dataset = ClassificationDataset(data.records, items, data.root, (view, combo_view), spec)
+    return _loader(dataset, _step_sampler(len(dataset), cfg, "classification"), cfg, is_training=True)
+
+
+def _detection_train(data: TwoStageData, cfg: DictConfig) -> Loader:
+    pictures = _pictures(data, cfg, "train")
+    augment, size_px = cfg.train.detection.augment, cfg.detection.image_size
+    mosaic = training_transforms(pictures, size_px, dict(augment), mosaic=True)
+    plain = training_transforms(pictures, size_px, dict(augment), mosaic=False)
+    mosaic_epochs = cfg.train.detection.epochs - augment.close_mosaic_epochs
+    dataset = DetectionTrainingDataset(pictures, mosaic, plain, mosaic_epochs=mosaic_epochs, seed=cfg.train.seed)
+    return _loader(dataset, _step_sampler(len(dataset), cfg, "detection"), cfg, is_training=True)
+
+
+def _pictures(data: TwoStageData, cfg: DictConfig, split: str) -> DetectionPictures:
+    rows = data.labelled_rows(split, cfg.data.detection.images)
+    return DetectionPictures(data.records, rows, data.root, cfg.detection.image_size, detection_label)
+
+
+def _step_sampler(num_samples: int, cfg: DictConfig, task: str) -> StepSampler:
+    train = for_task(cfg, task).train
+    return StepSampler(
+        num_samples,
+        batch_size=train.batch_size,
+        grad_accum_steps=train.grad_accum_steps,
+        drop_last=cfg.dataloader.drop_last,
+        seed=train.seed,
+        task=task,
+    )
+
+
+def _loader(dataset: Dataset[Any], sampler: Sampler[list[Key]], cfg: DictConfig, *, is_training: bool) -> Loader:
+    options = cfg.dataloader
+    num_workers = options.num_workers
+    worker_options: dict[str, Any] = {}
+    if num_workers > 0:
+        worker_options = {
+            "prefetch_factor": options.prefetch_factor,
+            # Validation's workers end with it: kept alive they would hold memory through every training epoch.
+            "persistent_workers": options.persistent_workers and is_training,
+            "worker_init_fn": _start_worker,
+        }
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=safe_collate,
+        pin_memory=options.pin_memory and torch.cuda.is_available() and options.pin_memory_device == "cuda",
+        # The loader's own base seed would draw from the global generator and tie it to how often a loader is started.
+        generator=torch.Generator().manual_seed(0),
+        **worker_options,
+    )
+
+
+
+def _start_worker(worker_id: int) -> None:
+    # Ctrl-C reaches the whole process group; the main process decides what to finish and when workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)

@@ -1,0 +1,154 @@
+"""The data of a run: the picture table, its split, its class map, and who may look at what.
+
+The test split is sealed until training is over: asking for its rows earlier is an error (DAT-1), so no number that
+steers training can come from it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from pillsnap.data.classes import ClassMap
+from pillsnap.data.datasets import ClassificationItems, classification_items
+from pillsnap.data.index import load_index
+from pillsnap.data.records import COMBO, SINGLE, Records
+from pillsnap.data.splits import assign_splits
+from pillsnap.errors import ConfigError, DataError
+from pillsnap.jsonfile import read_json
+
+logger = logging.getLogger("pillsnap")
+
+FINAL_STAGE = 4
+TRAINING_RECORD = Path("checkpoints/manifest.json")
+
+
+@dataclass
+class TwoStageData:
+    """Pictures, split and classes of one run."""
+
+    root: Path
+    records: Records
+    split: NDArray[np.object_]
+    class_map: ClassMap
+    num_problems: int
+    is_test_open: bool = field(default=False)
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Return the row numbers of `split` ("train", "val" or "test").
+
+        Raises:
+            DataError: The test split is asked for before training is over.
+        """
+        if split == "test" and not self.is_test_open:
+            raise DataError(
+                "The test split was asked for while it is sealed. It is read once, after training at stage 4 has "
+                "completed and best.pt exists, so that no choice can be made on it. Use the val split until then."
+            )
+        return np.flatnonzero(self.split == split)
+
+    def labelled_rows(self, split: str, images: str) -> NDArray[np.int64]:
+        """Return the rows of `split` that the detector uses: `combo` pictures, or `all` that have boxes."""
+        rows = self.rows(split)
+        task = self.records.column("task")[rows]
+        if images == COMBO:
+            return rows[task == COMBO]
+        has_boxes = np.array([len(self.records.boxes_xyxy(int(row))) > 0 for row in rows], bool)
+        return rows[(task == COMBO) | has_boxes]
+
+    def evaluation_items(self, split: str) -> ClassificationItems:
+        """Return what the classifier is judged on: single pictures, or the crops of combos where there are none."""
+        rows = self.rows(split)
+        items = classification_items(self.records, rows, self.class_map, (SINGLE,))
+        return items if len(items) else classification_items(self.records, rows, self.class_map, (COMBO,))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many pictures and boxes of each task every split holds (counting only; opens nothing)."""
+        task = self.records.column("task")
+        found: dict[str, dict[str, int]] = {}
+        for split, kind in Counter(zip(self.split, task, strict=True)):
+            mask = (self.split == split) & (task == kind)
+            found.setdefault(str(split), {})[str(kind)] = int(mask.sum())
+        return found
+
+
+def load_data(cfg: DictConfig) -> TwoStageData:
+    """Read the index of `cfg.data.root`, split it and build the class map from the training side.
+
+    Raises:
+        DataError: The data set is missing, empty, or too small for the tasks.
+        ConfigError: `model.num_classes` disagrees with the data at stage 4.
+    """
+    root = Path(cfg.data.root)
+    cache_dir = Path(cfg.paths.cache_dir) if cfg.dataloader.ram_optimization.cache_labels else None
+    scan = load_index(root, cfg.data.reader, cache_dir)
+    split = assign_splits(
+        scan.records,
+        policy=cfg.data.split.policy,
+        val_fraction=cfg.data.split.val_fraction,
+        test_fraction=cfg.data.split.test_fraction,
+        seed=cfg.train.seed,
+    )
+    train = scan.records.select(split == "train")
+    class_map = ClassMap.from_records(train, scan.names, frozenset(cfg.data.ignore_classes))
+    data = TwoStageData(root, scan.records, split, class_map, len(scan.problems))
+    _require_tasks(data, cfg)
+    _check_num_classes(cfg, len(class_map))
+    return data
+
+
+def is_training_over(exp_dir: Path, stage: int) -> bool:
+    """Tell whether the experiment finished training at stage 4 and has a best checkpoint, which opens the test split."""
+    record = exp_dir / TRAINING_RECORD
+    if stage != FINAL_STAGE or not record.exists():
+        return False
+    best = [exp_dir / "checkpoints" / name for name in ("best.pt", "detection_best.pt")]
+    return bool(read_json(record).get("completed")) and any(path.exists() for path in best)
+
+
+def class_counts(items: ClassificationItems, num_classes: int) -> NDArray[np.int64]:
+    """Return how many items each class has, (C,)."""
+    return np.bincount(items.labels, minlength=num_classes).astype(np.int64)
+
+
+def _require_tasks(data: TwoStageData, cfg: DictConfig) -> None:
+    if "classification" in cfg.train.tasks:
+        if len(data.class_map) < 2:
+            raise DataError(
+                f"{data.root} has {len(data.class_map)} class(es) on its training side: {list(data.class_map.codes)}. "
+                "A classifier needs two or more. Add pictures of another drug, or train the detector alone with "
+                "train.tasks=[detection]."
+            )
+        for split in ("train", "val"):
+            if not len(data.evaluation_items(split)):
+                raise DataError(
+                    f"{data.root} has no pill of a known class in its {split} split. At least one is needed to train "
+                    "and to validate. Add pictures, or change data.split."
+                )
+    if "detection" in cfg.train.tasks:
+        for split in ("train", "val"):
+            if not len(data.labelled_rows(split, cfg.data.detection.images)):
+                raise DataError(
+                    f"{data.root} has no {cfg.data.detection.images} picture with boxes in its {split} split, so the "
+                    "detector cannot be trained. Set data.detection.images=all to use single pictures with boxes, add "
+                    "labelled pictures, or train the classifier alone with train.tasks=[classification]."
+                )
+
+
+def _check_num_classes(cfg: DictConfig, found: int) -> None:
+    wanted = cfg.model.num_classes
+    if wanted is None or wanted == found or "classification" not in cfg.train.tasks:
+        return
+    stage = cfg.data.progressive_validation.current_stage
+    if stage == FINAL_STAGE:
+        raise ConfigError(
+            f"model.num_classes is {wanted}, but the training data holds {found} classes. At stage 4 they must agree. "
+            f"Set model.num_classes={found} or model.num_classes=null, or complete the data."
+        )
+    logger.info("model.num_classes %d -> %d: stage %d trains on the classes in the data", wanted, found, stage)

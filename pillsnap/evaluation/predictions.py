@@ -1,0 +1,144 @@
+"""Running a model over a loader, in fp32 and without gradients: the raw material of every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pillsnap.boxes import FloatArray
+from pillsnap.data.batches import Broken
+from pillsnap.data.preprocess import ClassifierInput, normalize
+from pillsnap.errors import DataError
+from pillsnap.inference.nms import non_max_suppression
+from pillsnap.models.detector_yolo11m import decode_predictions
+
+MAP_CONF_THRESHOLD = (
+    0.001  # low, so that the precision-recall curve reaches its end (ultralytics validates with it too)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationPredictions:
+    """What the classifier said about N pills of C classes."""
+
+    y_true: NDArray[np.int64]
+    """(N,) class indices."""
+    y_prob: NDArray[np.float32]
+    """(N, C) softmax probabilities."""
+    loss: float
+    """Mean of the criterion over the N pills."""
+    broken: list[Broken]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionPredictions:
+    """What the detector said about N photographs, in their own pixels."""
+
+    predictions: list[dict[str, FloatArray]]
+    """`boxes_xyxy` (M, 4) and `scores` (M,) a photograph."""
+    targets: list[dict[str, FloatArray]]
+    """`boxes_xyxy` (K, 4) a photograph."""
+    rows: list[int]
+    """Row of each photograph in the picture table."""
+    broken: list[Broken]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Put a model into evaluation mode without gradients and in fp32, and its former mode back after (PRC-4)."""
+    was_training = model.training
+    device = next(model.parameters()).device
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield device
+    finally:
+        model.train(was_training)
+
+
+def classify_loader(
+    model: nn.Module, loader: Iterable[Any], spec: ClassifierInput, criterion: nn.Module
+) -> ClassificationPredictions:
+    """Classify everything a loader yields.
+
+    Args:
+        model: The classifier, logits (B, C) out.
+        loader: Yields `ClassificationBatch`, or the list of broken pictures when a whole batch was.
+        spec: The classifier's input, for normalising.
+        criterion: Mean loss over (logits, labels).
+
+    Raises:
+        DataError: Not one picture could be decoded.
+    """
+    labels: list[torch.Tensor] = []
+    probabilities: list[torch.Tensor] = []
+    broken: list[Broken] = []
+    loss_sum = 0.0
+    with evaluating(model) as device:
+        is_channels_last = next(model.parameters()).is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_channels_last else torch.contiguous_format
+        for batch in loader:
+            if isinstance(batch, list):
+                broken += batch
+                continue
+            broken += batch.broken
+            images = batch.images_BCHW.to(device, non_blocking=True)
+            target = batch.labels_B.to(device, non_blocking=True)
+            logits = model(normalize(images, spec).to(memory_format=layout)).float()
+            loss_sum += float(criterion(logits, target)) * len(batch)
+            labels.append(batch.labels_B)
+            probabilities.append(logits.softmax(1).cpu())
+    if not labels:
+        raise DataError(_nothing_decoded(broken))
+    y_true = torch.cat(labels).numpy()
+    return ClassificationPredictions(y_true, torch.cat(probabilities).numpy(), loss_sum / len(y_true), broken)
+
+
+def detect_loader(
+    model: nn.Module, loader: Iterable[Any], *, iou_threshold: float, max_detections: int
+) -> DetectionPredictions:
+    """Detect pills in everything a loader yields, down to a very low confidence.
+
+    Args:
+        model: The detector.
+        loader: Yields `DetectionBatch` with letterboxes, or the list of broken pictures when a whole batch was.
+        iou_threshold: Overlap above which the shared NMS drops the weaker box.
+        max_detections: Boxes kept a photograph.
+
+    Raises:
+        DataError: Not one picture could be decoded.
+    """
+    found = DetectionPredictions([], [], [], [])
+    with evaluating(model) as device:
+        for batch in loader:
+            if isinstance(batch, list):
+                found.broken.extend(batch)
+                continue
+            found.broken.extend(batch.broken)
+            images = batch.images_BCHW.to(device, non_blocking=True).float() / 255
+            raw = decode_predictions(model(images))
+            kept = non_max_suppression(raw, MAP_CONF_THRESHOLD, iou_threshold, max_detections)
+            for sample, boxes in zip(batch.samples, kept, strict=True):
+                values = boxes.cpu().numpy()
+                boxes_xyxy = sample.letterbox.to_image(values[:, :4])
+                found.predictions.append({"boxes_xyxy": boxes_xyxy, "scores": values[:, 4].astype(np.float32)})
+                found.targets.append({"boxes_xyxy": sample.target_xyxy})
+                found.rows.append(sample.row)
+    if not found.rows:
+        raise DataError(_nothing_decoded(found.broken))
+    return found
+
+
+def _nothing_decoded(broken: list[Broken]) -> str:
+    example = broken[0].reason if broken else "the loader was empty"
+    return (
+        f"None of the {len(broken)} pictures to evaluate could be decoded, at least one is needed. First: {example} "
+        "Run `pillsnap data check` on the data set."
+    )

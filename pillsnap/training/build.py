@@ -1,0 +1,147 @@
+"""From a configuration to the tasks of a run: models, optimizers, schedules, averages."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from omegaconf import DictConfig
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from pillsnap.config.loading import for_task
+from pillsnap.data.loaders import TwoStageLoaders
+from pillsnap.data.preprocess import ClassifierInput
+from pillsnap.data.twostage import class_counts
+from pillsnap.models.classifier_efficientnetv2_s import build_classification_model, classifier_input
+from pillsnap.models.detector_yolo11m import build_criterion_detection, build_yolo_model
+from pillsnap.training.classification import ClassificationTask, classification_parts
+from pillsnap.training.compilation import try_torch_compile
+from pillsnap.training.detection import DetectionTask, detection_parts
+from pillsnap.training.losses import build_criterion_classification, compute_class_weights
+from pillsnap.training.optim import build_optimizer, build_scheduler
+from pillsnap.training.precision import classification_precision, detection_precision
+from pillsnap.training.schedule import CLASSIFICATION, DETECTION
+from pillsnap.training.task import RunContext, Task
+
+
+def build_classifier(cfg: DictConfig, num_classes: int) -> tuple[nn.Module, ClassifierInput]:
+    """Return the classifier and the input it wants."""
+    model = build_classification_model(
+        cfg.model.backbone,
+        num_classes,
+        cfg.train.classification.channels_last,
+        pretrained=cfg.model.pretrained,
+        weights=cfg.model.weights,
+    )
+    return model, classifier_input(model, cfg.model.image_size, cfg.data.classification.frame_fit)
+
+
+def build_detector(cfg: DictConfig) -> nn.Module:
+    """Return the detector, of one class: pill."""
+    model = build_yolo_model(
+        cfg.detection.model_size,
+        1,
+        lazy_load=False,
+        pretrained=cfg.detection.pretrained,
+        weights=cfg.detection.weights,
+    )
+    assert model is not None
+    return model
+
+
+def build_tasks(
+    cfg: DictConfig, models: dict[str, nn.Module], loaders: TwoStageLoaders, context: RunContext, device: torch.device
+) -> list[Task]:
+    """Return the tasks of the run, classification first.
+
+    Args:
+        cfg: The resolved configuration.
+        models: The model of each task to train, on the CPU.
+        loaders: Loaders of the same tasks.
+        context: Shared by the tasks.
+        device: Where to train.
+    """
+    tasks: list[Task] = []
+    if CLASSIFICATION in models:
+        tasks.append(_classification_task(cfg, models[CLASSIFICATION], loaders, context, device))
+    if DETECTION in models:
+        tasks.append(_detection_task(cfg, models[DETECTION], loaders, context, device))
+    return tasks
+
+
+def _classification_task(
+    cfg: DictConfig, model: nn.Module, loaders: TwoStageLoaders, context: RunContext, device: torch.device
+) -> ClassificationTask:
+    cfg = for_task(cfg, CLASSIFICATION)
+    meta = loaders.meta
+    spec = meta.classifier_input
+    assert loaders.cls_train is not None
+    assert spec is not None
+    model.to(device)
+    class_weights = None
+    if cfg.loss.use_class_weights:
+        counts = class_counts(meta.train_items, len(meta.class_map))
+        class_weights = compute_class_weights(counts, cfg.loss.class_weights)
+    criterion = build_criterion_classification(cfg, class_weights).to(device)
+    precision = classification_precision(cfg, device)
+    optimizer, scheduler, ema = _optimized(cfg, model, len(loaders.cls_train))
+    parts = classification_parts(
+        model,
+        optimizer,
+        scheduler,
+        precision.build_scaler(),
+        criterion=criterion,
+        precision=precision,
+        spec=spec,
+        is_channels_last=cfg.train.classification.channels_last,
+    )
+    parts.ema = ema
+    return ClassificationTask(
+        cfg,
+        parts,
+        (loaders.cls_train, loaders.cls_val),
+        context,
+        criterion=criterion,
+        identity={
+            "model.backbone": cfg.model.backbone,
+            "num_classes": len(meta.class_map),
+            "class map": meta.class_map.digest,
+            "model.image_size": cfg.model.image_size,
+        },
+        extras={"classifier_input": spec.to_dict()},
+    )
+
+
+def _detection_task(
+    cfg: DictConfig, model: nn.Module, loaders: TwoStageLoaders, context: RunContext, device: torch.device
+) -> DetectionTask:
+    cfg = for_task(cfg, DETECTION)
+    assert loaders.det_train is not None
+    model.to(device)
+    precision = detection_precision(cfg, device)
+    optimizer, scheduler, ema = _optimized(cfg, model, len(loaders.det_train))
+    criterion = build_criterion_detection()
+    parts = detection_parts(
+        model, optimizer, scheduler, precision.build_scaler(), criterion=criterion, precision=precision
+    )
+    parts.ema = ema
+    identity = {"detection.model_size": cfg.detection.model_size, "detection.image_size": cfg.detection.image_size}
+    extras = {"image_size": cfg.detection.image_size}
+    return DetectionTask(
+        cfg, parts, (loaders.det_train, loaders.det_val), context, identity=identity, extras=extras
+    )
+
+
+def _optimized(
+    cfg: DictConfig, model: nn.Module, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, LRScheduler, ModelEmaV3 | None]:
+    optimizer = build_optimizer(cfg, model.parameters())
+    scheduler = build_scheduler(cfg, optimizer, steps_per_epoch)
+    ema = None
+    if cfg.train.ema.enabled:
+        # The decay rises from 0: a fixed 0.9998 would remember the random start for thousands of steps.
+        ema = ModelEmaV3(model, decay=cfg.train.ema.decay, use_warmup=True, warmup_power=2 / 3)
+    try_torch_compile(model, cfg.optimization.torch_compile)
+    return optimizer, scheduler, ema

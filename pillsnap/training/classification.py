@@ -1,0 +1,138 @@
+"""The classification task: one pill in, its drug out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from pillsnap.data.batches import ClassificationBatch
+from pillsnap.data.datasets import ClassificationDataset
+from pillsnap.data.loaders import Loader
+from pillsnap.data.preprocess import ClassifierInput, normalize
+from pillsnap.evaluation.classification import evaluate_classification_metrics
+from pillsnap.evaluation.predictions import classify_loader
+from pillsnap.training.interrupt import CheckedLoader
+from pillsnap.training.precision import Precision
+from pillsnap.training.schedule import CLASSIFICATION
+from pillsnap.training.step import TrainingParts
+from pillsnap.training.task import RunContext, Task, move
+from pillsnap.training.telemetry import TBWriter
+
+
+def classification_parts(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler,
+    scaler: torch.amp.GradScaler,
+    *,
+    criterion: nn.Module,
+    precision: Precision,
+    spec: ClassifierInput,
+    is_channels_last: bool,
+) -> TrainingParts:
+    """Return what a classification step needs, with the loss of a slice of a batch.
+
+    The criterion's mean is over class weights, so a slice counts for the weights of its labels: the sum over slices is
+    then exactly the mean over the whole step.
+    """
+    layout = torch.channels_last if is_channels_last else torch.contiguous_format
+    class_weights = getattr(criterion, "weight", None)
+    weights_on_host = None if class_weights is None else class_weights.detach().cpu()
+
+    def loss(part: ClassificationBatch) -> torch.Tensor:
+        images = normalize(move(part.images_BCHW, precision.device), spec).to(memory_format=layout)
+        result: torch.Tensor = criterion(model(images), part.labels_B.to(precision.device, non_blocking=True))
+        return result
+
+    def weight(part: ClassificationBatch) -> float:
+        return float(len(part)) if weights_on_host is None else float(weights_on_host[part.labels_B].sum())
+
+    return TrainingParts(model, optimizer, scheduler, scaler, precision, loss, weight)
+
+
+class ClassificationTask(Task):
+    """Trains the classifier."""
+
+    name = CLASSIFICATION
+    log_label = "train"
+    tb_prefix = ""
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        parts: TrainingParts,
+        loaders: tuple[Loader, Loader | None],
+        context: RunContext,
+        *,
+        criterion: nn.Module,
+        identity: dict[str, Any],
+        extras: dict[str, Any],
+    ) -> None:
+        """See `Task`; `criterion` also measures the validation loss."""
+        super().__init__(cfg, parts, loaders, context, identity=identity, extras=extras)
+        self.criterion = criterion
+
+    def evaluate(self) -> dict[str, float]:
+        """Return val_loss, acc, macro_f1, top5, confidence and n of the val split."""
+        assert self.val_loader is not None
+        loader = CheckedLoader(self.val_loader, self.context.stop)
+        return validate_classification(
+            self.evaluation_model,
+            loader,
+            self.criterion,
+            self.cfg,
+            self.context.logger,
+            self.context.tb,
+            self.clock.epoch,
+        )
+
+
+def validate_classification(
+    model: nn.Module,
+    loader: Iterable[Any],
+    criterion: nn.Module,
+    cfg: DictConfig,
+    logger: logging.Logger,
+    tb: TBWriter,
+    epoch_idx: int,
+) -> dict[str, float]:
+    """Judge a classifier on a loader, in fp32 (VAL-1, PRC-4).
+
+    Args:
+        model: Logits (B, C) out.
+        loader: Yields `ClassificationBatch`; its `dataset.spec` tells how to normalise.
+        criterion: Mean loss over (logits, labels).
+        cfg: The configuration of the run (nothing of it changes the figures).
+        logger: Told how many pictures could not be decoded.
+        tb: Gets `val/loss`, `val/accuracy`, `val/macro_f1`, `val/top5`.
+        epoch_idx: Epoch number from 0, TensorBoard's step.
+
+    Returns:
+        val_loss, acc, macro_f1, top5, confidence, n.
+
+    Raises:
+        DataError: No picture could be decoded.
+    """
+    dataset = loader.dataset  # type: ignore[attr-defined]
+    assert isinstance(dataset, ClassificationDataset)
+    found = classify_loader(model, loader, dataset.spec, criterion)
+    if found.broken:
+        logger.warning("[val] %d pictures could not be decoded and were left out", len(found.broken))
+    figures = evaluate_classification_metrics(found.y_true, found.y_prob.argmax(1), found.y_prob)
+    result = {
+        "val_loss": found.loss,
+        "acc": figures["accuracy"],
+        "macro_f1": figures["macro_f1"],
+        "top5": figures["top5"],
+        "confidence": figures["confidence"],
+        "n": int(figures["n"]),
+    }
+    tags = {"val/loss": "val_loss", "val/accuracy": "acc", "val/macro_f1": "macro_f1", "val/top5": "top5"}
+    tb.add_scalars({tag: result[key] for tag, key in tags.items()}, epoch_idx)
+    return result

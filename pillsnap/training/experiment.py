@@ -1,0 +1,123 @@
+"""The folder of one run: what lies where, and the facts about the run that go into its report."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from omegaconf import DictConfig
+
+from pillsnap.config.loading import save_config
+from pillsnap.errors import ConfigError, PillError
+from pillsnap.jsonfile import save_json
+from pillsnap.training.checkpoint import CheckpointStore
+from pillsnap.training.reproducibility import rng_state
+
+FOLDERS = ("logs", "tb", "reports", "checkpoints", "export")
+
+
+def ensure_dir(path: str | Path) -> None:
+    """Create a folder and its parents; an existing one is fine (UTL-6).
+
+    Raises:
+        PillError: The folder cannot be created.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PillError(
+            f"the folder {path} cannot be created: {error.strerror}. Choose a place you may write to with "
+            "paths.exp_dir=DIR, or fix the permissions."
+        ) from error
+
+
+def get_git_sha() -> str:
+    """Return the commit of the source tree this package lies in, or "nogit" (UTL-6)."""
+    folder = Path(__file__).resolve().parent
+    try:
+        result = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "nogit"
+    return result.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a checkpoint or a figure means."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "timm": str(timm.__version__),
+        "git": get_git_sha(),
+    }
+
+
+@dataclass
+class Experiment:
+    """An open experiment folder."""
+
+    dir: Path
+    store: CheckpointStore
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, cfg: DictConfig) -> Experiment:
+        """Create the folders and save the resolved configuration.
+
+        Raises:
+            ConfigError: The folder already holds checkpoints and `train.resume` was not set: a new run would overwrite
+                them.
+        """
+        exp_dir = Path(cfg.paths.exp_dir)
+        store = CheckpointStore(exp_dir)
+        if store.exists() and cfg.train.resume is None:
+            raise ConfigError(
+                f"{exp_dir} already holds the checkpoints of a run, which a new one would overwrite. Go on with it by "
+                "train.resume=last, or start in another folder with paths.exp_dir=DIR."
+            )
+        for name in FOLDERS:
+            ensure_dir(exp_dir / name)
+        save_config(cfg, exp_dir / "config.yaml")
+        experiment = cls(exp_dir, store)
+        experiment.facts = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "git_sha": get_git_sha(),
+            "seed": cfg.train.seed,
+            "decisions": [],
+        }
+        return experiment
+
+    def decide(self, what: str, before: object, after: object, why: str) -> None:
+        """Note a decision the run took on its own, for the report."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        decision = {"time": now, "what": what, "from": str(before), "to": str(after), "why": why}
+        self.facts["decisions"].append(decision)
+
+    def write_facts(self, **more: object) -> None:
+        """Write `reports/run.json`."""
+        self.facts.update(more)
+        self.facts["peak_memory_mb"] = peak_memory_mb()
+        save_json(self.dir / "reports" / "run.json", self.facts)
+
+
+def checkpoint_extras(config: dict[str, Any], class_map: dict[str, Any]) -> dict[str, Any]:
+    """Return what every checkpoint carries beside its task's own state (CKP-1)."""
+    return {"config_snapshot": config, "class_map": class_map, "versions": versions(), "rng": rng_state()}
+
+
+def peak_memory_mb() -> dict[str, float]:
+    """Return the largest resident memory of this process and of its largest child so far, in megabytes (1e6)."""
+    scale = 1024 / 1e6  # Linux reports kibibytes
+    return {
+        "main": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale,
+        "largest_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * scale,
+    }

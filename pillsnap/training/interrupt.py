@@ -1,0 +1,76 @@
+"""Ctrl-C and SIGTERM ask a run to stop; it finishes the step, saves, and leaves."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from pillsnap.errors import InterruptedRunError
+
+logger = logging.getLogger("pillsnap")
+
+
+class StopRequest:
+    """Whether someone asked the run to stop."""
+
+    def __init__(self) -> None:
+        """Start with nobody having asked."""
+        self.signal_name: str | None = None
+
+    def check(self) -> None:
+        """Raise where it is safe to stop.
+
+        Raises:
+            InterruptedRunError: A stop was asked for.
+        """
+        if self.signal_name is not None:
+            raise InterruptedRunError(f"The run was stopped by {self.signal_name}.")
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request for the block; a second one ends the process at once."""
+    request = StopRequest()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if request.signal_name is not None:
+            raise KeyboardInterrupt
+        request.signal_name = signal.Signals(number).name
+        logger.warning("%s: finishing the step and saving; once more to leave at once.", request.signal_name)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class CheckedLoader:
+    """A loader that looks, before every batch, whether the run was asked to stop."""
+
+    def __init__(self, loader: DataLoader[Any], request: StopRequest) -> None:
+        """Wrap `loader`; its `dataset` stays reachable."""
+        self._loader = loader
+        self._request = request
+        self.dataset = loader.dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the loader's batches.
+
+        Raises:
+            InterruptedRunError: A stop was asked for.
+        """
+        for batch in self._loader:
+            self._request.check()
+            yield batch
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._loader)

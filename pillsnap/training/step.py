@@ -1,0 +1,125 @@
+"""One optimizer step over G samples, as a transaction.
+
+Either the whole step happens or nothing of it does: if anything interrupts it (an error, Ctrl-C, memory running out),
+gradients are dropped and BatchNorm's buffers and the scaler are put back, so the same samples can be done again.
+The micro-batch is only how the G samples are cut. Each slice's loss is weighted by its share of the step, so a ragged
+last slice is exact. BatchNorm's statistics do see micro-batches, not G samples; that is part of the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from pillsnap.data.batches import Batch
+from pillsnap.training.precision import Precision
+from pillsnap.training.reproducibility import seed_step
+
+
+@dataclass
+class TrainingParts:
+    """Everything a step changes or reads, for one task."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler
+    scaler: torch.amp.GradScaler
+    precision: Precision
+    loss: Callable[[Any], torch.Tensor]
+    """Mean loss of a slice, a scalar on the device, computed in the forward pass."""
+    weight: Callable[[Any], float]
+    """What a slice counts for in its step; the mean loss of a slice times its weight adds up over slices."""
+    ema: ModelEmaV3 | None = None
+
+
+class StepState:
+    """Copies of what a forward pass changes: BatchNorm's buffers and the scaler."""
+
+    def __init__(self, parts: TrainingParts) -> None:
+        """Remember the state before the step."""
+        self._parts = parts
+        self._live = [buffer for buffer in parts.model.buffers() if buffer.numel()]
+        self._saved = [buffer.clone() for buffer in self._live]
+        self._scaler = parts.scaler.state_dict() if parts.scaler.is_enabled() else None
+
+    def restore(self) -> None:
+        """Put everything back and drop the gradients."""
+        with torch.no_grad():
+            for live, saved in zip(self._live, self._saved, strict=True):
+                live.copy_(saved)
+        if self._scaler is not None:
+            self._parts.scaler.load_state_dict(self._scaler)
+            # load_state_dict leaves the "already unscaled" marks of the interrupted step, and a second unscale_ would
+            # refuse; GradScaler has no public way to clear them without also changing the scale.
+            self._parts.scaler._per_optimizer_states.clear()
+        self._parts.optimizer.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def transaction(parts: TrainingParts) -> Iterator[None]:
+    """Undo what the block did to the model when it does not reach its end, whatever the reason."""
+    before = StepState(parts)
+    is_done = False
+    try:
+        yield
+        is_done = True
+    finally:
+        if not is_done:
+            before.restore()
+
+
+def optimizer_step(
+    parts: TrainingParts,
+    batch: Batch,
+    *,
+    micro_batch: int,
+    grad_clip: float | None,
+    zero_grad_set_to_none: bool,
+    seeds: tuple[int, str, int],
+) -> torch.Tensor:
+    """Do one step over all samples of `batch`: accumulate over micro-batches, clip, step, schedule, average (LOP-3).
+
+    Args:
+        parts: Model, optimizer and the rest of one task.
+        batch: The G samples of the step, at least one.
+        micro_batch: Samples in a slice.
+        grad_clip: Largest gradient norm, or None / 0 for no clipping.
+        zero_grad_set_to_none: Passed to the optimizer.
+        seeds: (seed, task, step) that own this step's random numbers.
+
+    Returns:
+        The mean loss over the G samples, a detached scalar on the device (reading it waits for the device).
+    """
+    parts.model.train()
+    with transaction(parts):
+        seed_step(*seeds)
+        loss = _accumulate(parts, batch, micro_batch)
+        if grad_clip:
+            parts.scaler.unscale_(parts.optimizer)
+            nn.utils.clip_grad_norm_(parts.model.parameters(), grad_clip)
+        parts.scaler.step(parts.optimizer)
+        parts.scaler.update()
+    parts.optimizer.zero_grad(set_to_none=zero_grad_set_to_none)
+    parts.scheduler.step()
+    if parts.ema is not None:
+        parts.ema.update(parts.model, step=seeds[2])
+    return loss
+
+
+def _accumulate(parts: TrainingParts, batch: Batch, micro_batch: int) -> torch.Tensor:
+    total = torch.zeros((), device=parts.precision.device)
+    whole = parts.weight(batch)
+    for part in batch.slices(micro_batch):
+        share = parts.weight(part) / whole
+        with parts.precision.autocast():
+            loss = parts.loss(part) * share
+        parts.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return total

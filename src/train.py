@@ -1,0 +1,42 @@
+"""Address fixed by the specification (ADR-1): everything here lives in the package `pillsnap`."""
+
+from pillsnap.cli.train import main
+from pillsnap.evaluation.classification import evaluate_classification_metrics
+from pillsnap.evaluation.detection import evaluate_detection_metrics
+from pillsnap.inference.pipeline import predict_pipeline
+from pillsnap.models.classifier_efficientnetv2_s import build_classification_model
+from pillsnap.models.detector_yolo11m import build_criterion_detection, build_yolo_model
+from pillsnap.training.classification import validate_classification
+from pillsnap.training.detection import validate_detection
+from pillsnap.training.early_stopping import early_stopping
+from pillsnap.training.epochs import (
+    train_classification_stage,
+    train_detection_stage,
+    train_one_epoch_classification,
+    train_one_epoch_detection,
+)
+from pillsnap.training.losses import build_criterion_classification
+from pillsnap.training.optim import build_optimizer, build_scheduler
+
+__all__ = [
+    "build_classification_model",
+    "build_criterion_classification",
+    "build_criterion_detection",
+    "build_optimizer",
+    "build_scheduler",
+    "build_yolo_model",
+    "early_stopping",
+    "evaluate_classification_metrics",
+    "evaluate_detection_metrics",
+    "main",
+    "predict_pipeline",
+    "train_classification_stage",
+    "train_detection_stage",
+    "train_one_epoch_classification",
+    "train_one_epoch_detection",
+    "validate_classification",
+    "validate_detection",
+]
+
+if __name__ == "__main__":
+    raise SystemExit(main())
