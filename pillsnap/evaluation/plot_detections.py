@@ -48,7 +48,7 @@ def plot_detection_results(
     Args:
         images: (H, W, 3) uint8 RGB each.
         predictions: One mapping a photograph: `boxes_xyxy` (N, 4) pixels of it and `scores` (N,); optionally `codes`
-            (N labels, for example "K-000059 타이레놀정"), `target_boxes_xyxy` (M, 4) and `target_codes` (M).
+            (N labels, for example "K-000059 타이레놀정"), `targets` (M, 4) labelled boxes and `target_codes` (M).
         out_dir: Folder for `detection_000.png`, `detection_001.png` and so on; made when missing.
 
     Returns:
@@ -85,7 +85,7 @@ def _checked_image(image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
 def _checked_boxes(prediction: Mapping[str, Any], index: int) -> _Boxes:
     """Return the boxes of one photograph, or refuse them."""
     found = box_array(prediction["boxes_xyxy"], index)
-    given = prediction.get("target_boxes_xyxy")
+    given = prediction.get("targets")
     targets = None if given is None else box_array(given, index)
     num_targets = 0 if targets is None else len(targets)
     boxes = _Boxes(

@@ -1,4 +1,4 @@
-"""Training and validation curves of one task over its epochs."""
+"""Training and validation curves of each task over its epochs."""
 
 from __future__ import annotations
 
@@ -14,48 +14,60 @@ from pillsnap.evaluation.figure import GREY, PALETTE, new_figure, save_figure
 
 # Validation figures between 0 and 1 share one panel; any other key ending in "loss" goes to the loss panel.
 _FIGURE_KEYS = ("acc", "macro_f1", "top5", "mAP@0.5", "mAP@0.5:0.95", "precision", "recall")
+_LOSS, _FIGURES, _LEARNING_RATE = "loss", "validation figures", "learning rate"
 _LABELS = {"acc": "accuracy", "macro_f1": "macro F1", "top5": "top-5", "lr": "learning rate"}
 
 
-def plot_history(history: Sequence[Mapping[str, Any]], out_path: Path) -> Path:
-    """Draw losses, validation figures and learning rate over the epochs of one task.
+def plot_history(history: Mapping[str, Sequence[Mapping[str, Any]]], out_path: Path) -> Path:
+    """Draw losses, validation figures and learning rate over the epochs, one row of panels a task.
 
     Args:
-        history: One mapping an epoch with `epoch` and any of `train_loss`, `val_loss` and other keys ending in
+        history: Task -> one mapping an epoch with `epoch` and any of `train_loss`, `val_loss` and other keys ending in
             "loss", `acc`, `macro_f1`, `top5`, `mAP@0.5`, `mAP@0.5:0.95`, `precision`, `recall`, `lr`. A key that is
             absent or None in an epoch leaves a gap. `is_best` true marks the epochs that improved the kept model.
+            Tasks without an epoch are left out.
         out_path: PNG to write.
 
     Returns:
         `out_path`.
 
     Raises:
-        ValueError: There is no epoch, or no epoch has anything to draw.
+        ValueError: No task has an epoch, or a task's epochs have nothing to draw.
     """
-    if not history:
+    rows = [(task, epochs, _panels(task, epochs)) for task, epochs in history.items() if epochs]
+    if not rows:
         raise ValueError(
             "history cannot be drawn: got 0 epochs; wanted at least 1. Draw it after the first validation."
         )
-    keys = sorted({key for entry in history for key in entry})
-    losses = [key for key in keys if key.endswith("loss")]
-    figures = [key for key in _FIGURE_KEYS if key in keys]
-    panels = [("loss", losses), ("validation figures", figures), ("learning rate", ["lr"] if "lr" in keys else [])]
-    panels = [(title, shown) for title, shown in panels if shown]
+    num_columns = max(len(panels) for _, _, panels in rows)
+    figure = new_figure(4.6 * num_columns, 3.6 * len(rows))
+    for row, (task, epochs, panels) in enumerate(rows):
+        for column, (title, keys) in enumerate(panels.items()):
+            axes = figure.add_subplot(len(rows), num_columns, row * num_columns + column + 1)
+            _draw_panel(axes, epochs, keys)
+            axes.set_title(f"{task}: {title}", fontsize=10)
+            if title == _FIGURES:
+                axes.set_ylim(0, 1.02)
+            if title == _LEARNING_RATE:
+                axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    return save_figure(figure, out_path)
+
+
+def _panels(task: str, epochs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the keys that each panel of a task shows; panels without keys are left out."""
+    keys = sorted({key for entry in epochs for key in entry})
+    panels = {
+        _LOSS: [key for key in keys if key.endswith("loss")],
+        _FIGURES: [key for key in _FIGURE_KEYS if key in keys],
+        _LEARNING_RATE: ["lr"] if "lr" in keys else [],
+    }
+    panels = {title: shown for title, shown in panels.items() if shown}
     if not panels:
         raise ValueError(
-            f"history cannot be drawn: its keys are {keys}; wanted losses, {', '.join(_FIGURE_KEYS)} or lr. Pass the "
-            "entries that the run writes to metrics.json."
+            f"history of {task} cannot be drawn: its keys are {keys}; wanted losses, {', '.join(_FIGURE_KEYS)} or lr. "
+            "Pass the entries that the run writes to metrics.json."
         )
-    figure = new_figure(4.6 * len(panels), 3.6)
-    for index, (title, shown) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), index + 1)
-        _draw_panel(axes, history, shown)
-        axes.set_title(title, fontsize=10)
-        if title == "validation figures":
-            axes.set_ylim(0, 1.02)
-        if title == "learning rate":
-            axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    return save_figure(figure, out_path)
+    return panels
 
 
 def _draw_panel(axes: Axes, history: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:

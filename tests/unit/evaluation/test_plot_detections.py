@@ -45,7 +45,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_found_and_labelled_boxes_are_drawn_at_their_pixels(tmp_path: Path) -> None:
-    prediction = {"boxes_xyxy": [LEFT], "scores": [0.9], "target_boxes_xyxy": [RIGHT]}
+    prediction = {"boxes_xyxy": [LEFT], "scores": [0.9], "targets": [RIGHT]}
     (path,) = plot_detection_results([photograph()], [prediction], tmp_path / "new")
     assert path.name == "detection_000.png"
     assert pixel(path, 100, 250) == pytest.approx(to_rgb(ORANGE))
@@ -72,7 +72,7 @@ def test_right_wrong_invented_and_missed_pills_are_told_apart(tmp_path: Path, wr
         "boxes_xyxy": [LEFT, RIGHT, [0, 0, 50, 50]],
         "scores": [0.9, 0.8, 0.7],
         "codes": ["K-1", "K-2", "K-3"],
-        "target_boxes_xyxy": [LEFT, RIGHT, [600, 600, 700, 690]],
+        "targets": [LEFT, RIGHT, [600, 600, 700, 690]],
         "target_codes": ["K-1", "K-5", "K-6"],
     }
     plot_detection_results([photograph()], [prediction], tmp_path)
@@ -91,7 +91,7 @@ def test_codes_alone_are_listed_without_a_verdict(tmp_path: Path, written: list[
 
 
 def test_a_picture_without_boxes_is_still_drawn(tmp_path: Path, written: list[str]) -> None:
-    prediction: dict[str, Any] = {"boxes_xyxy": np.zeros((0, 4)), "scores": [], "target_boxes_xyxy": []}
+    prediction: dict[str, Any] = {"boxes_xyxy": np.zeros((0, 4)), "scores": [], "targets": []}
     (path,) = plot_detection_results([photograph()], [prediction], tmp_path)
     assert path.is_file()
     assert written == ["found: 0", "labelled: 0"]
@@ -124,7 +124,7 @@ def test_an_array_that_is_no_photograph_is_refused(tmp_path: Path, shape: tuple[
 
 @pytest.mark.parametrize(
     "extra",
-    [{"scores": []}, {"codes": ["a", "b"]}, {"target_boxes_xyxy": [RIGHT], "target_codes": ["a", "b"]}],
+    [{"scores": []}, {"codes": ["a", "b"]}, {"targets": [RIGHT], "target_codes": ["a", "b"]}],
     ids=["scores", "codes", "target codes"],
 )
 def test_a_box_without_its_score_or_code_is_refused(tmp_path: Path, extra: dict[str, Any]) -> None:
