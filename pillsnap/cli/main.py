@@ -1,16 +1,13 @@
-"""The `pillsnap` command: one file a verb, loaded when its verb is used, so that `pillsnap config` never waits for torch."""
+"""The `pillsnap` command: one file a verb, imported when its verb is used; `pillsnap config` never waits for torch."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import click
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
 from pillsnap.errors import PillError
 
@@ -26,53 +23,39 @@ VERBS = {
 }
 
 
-class _Verbs(TyperGroup):
-    """Finds verbs by name and imports them only then."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module, name, help_text = VERBS[cmd_name]
-        if "--help" in sys.argv[1:2] or len(sys.argv) < 2:
-            return click.Command(cmd_name, help=help_text)
-        return _command(cmd_name, getattr(importlib.import_module(module), name))
-
-
-def _command(name: str, target: Any) -> click.Command:
-    if isinstance(target, typer.Typer):
-        command = typer.main.get_command(target)
-    else:
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command()(target)
-        command = typer.main.get_command(app)
-    command.name = name
-    return command
-
-
-app = typer.Typer(
-    cls=_Verbs, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Identify pills."
-)
-
-
-@app.callback()
-def _root() -> None:
-    """Identify pills in photographs, and train the models that do it on one consumer GPU."""
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code.
 
     Args:
         args: Words after `pillsnap`; None takes those of the process.
     """
-    command = typer.main.get_command(app)
-    sys.exit(exit_code_of(lambda: command(args=None if args is None else list(args), standalone_mode=False)))
+    words = list(sys.argv[1:] if args is None else args)
+    app = _build_app([words[0]] if words and words[0] in VERBS else list(VERBS))
+    sys.exit(exit_code_of(lambda: app(args=words)))
 
 
-def exit_code_of(action: Any) -> int:
+def _build_app(verbs: Sequence[str]) -> typer.Typer:
+    """Return the command with the given verbs; only a single one is imported, several are there to be listed."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(_identify_pills)
+    for verb in verbs:
+        module, name, help_text = VERBS[verb]
+        if len(verbs) > 1:
+            app.command(verb, help=help_text)(_identify_pills)
+            continue
+        target = getattr(importlib.import_module(module), name)
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name=verb, help=help_text)
+        else:
+            app.command(verb)(target)
+    return app
+
+
+def _identify_pills() -> None:
+    """Identify pills in photographs, and train the models that do it on one consumer GPU."""
+
+
+def exit_code_of(action: Callable[[], object]) -> int:
     """Run `action` and return the exit code its outcome has; an error's message goes to standard error.
 
     Args:
@@ -85,12 +68,11 @@ def exit_code_of(action: Any) -> int:
         console.print(f"[bold red]{type(error).__name__}:[/] ", end="")
         console.print(str(error), markup=False)
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         console.print("interrupted")
         return 130
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except MemoryError as error:
         return _out_of_memory(console, error)
     except RuntimeError as error:

@@ -145,6 +145,6 @@ def safe_collate(samples: Sequence[Sample | Broken]) -> Batch | list[Broken]:
     return broken
 
 
-def to_CHW(image_HWC: NDArray[np.uint8]) -> torch.Tensor:
+def channels_first(image_HWC: NDArray[np.uint8]) -> torch.Tensor:
     """Return a uint8 (3, H, W) tensor that owns its memory."""
     return torch.from_numpy(np.ascontiguousarray(image_HWC.transpose(2, 0, 1)))

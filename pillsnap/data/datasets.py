@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from pillsnap.boxes import FloatArray, xyxy_to_cxcywh_norm
-from pillsnap.data.batches import Broken, ClassificationSample, DetectionSample, to_CHW
+from pillsnap.data.batches import Broken, ClassificationSample, DetectionSample, channels_first
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.images import RgbImage, decode_rgb
 from pillsnap.data.preprocess import PAD_VALUE, ClassifierInput, box_view, frame_view, letterbox, resize_longer_side
@@ -160,7 +160,7 @@ class ClassificationDataset(Dataset[ClassificationSample | Broken]):
         is_combo = self.records.table.column("task")[row].as_py() == COMBO
         view = self.combo_view if is_combo else self.view
         pixels = view(image, box, epoch, sample_id, number)
-        return ClassificationSample(to_CHW(pixels), int(self.items.labels[position]), sample_id)
+        return ClassificationSample(channels_first(pixels), int(self.items.labels[position]), sample_id)
 
 
 class DetectionPictures:
@@ -172,7 +172,9 @@ class DetectionPictures:
 
     cache = "ram"
 
-    def __init__(self, records: Records, rows: NDArray[np.int64], root: Path, size_px: int, label: LabelBuilder) -> None:
+    def __init__(
+        self, records: Records, rows: NDArray[np.int64], root: Path, size_px: int, label: LabelBuilder
+    ) -> None:
         """Serve the pictures in `rows`; `label` builds the transforms' label from (image, boxes, original size)."""
         self.records = records
         self.rows = rows
@@ -270,4 +272,4 @@ class DetectionEvaluationDataset(Dataset[DetectionSample | Broken]):
         target = records.boxes_xyxy(row)
         boxes = xyxy_to_cxcywh_norm(geometry.to_input(target), (self.pictures.size_px, self.pictures.size_px))
         sample_id = int(records.table.column("sample_id")[row].as_py())
-        return DetectionSample(to_CHW(pixels), torch.from_numpy(boxes), sample_id, row, geometry, target)
+        return DetectionSample(channels_first(pixels), torch.from_numpy(boxes), sample_id, row, geometry, target)

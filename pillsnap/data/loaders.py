@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import torch
@@ -95,6 +95,7 @@ class OrderedSampler(Sampler[list[Key]]):
 
 
 Loader = DataLoader[Any]
+LoaderTriple = tuple[Loader | None, Loader | None, Loader | None]  # train, val, test
 
 
 @dataclass(frozen=True)
@@ -156,14 +157,14 @@ def build_loaders(data: TwoStageData, cfg: DictConfig, spec: ClassifierInput | N
     data.is_test_open = data.is_test_open or is_training_over(exp_dir, stage)
     train_items = _train_items(data, cfg)
     meta = DataMeta(data, data.class_map, spec, train_items)
-    classification: tuple[Loader | None, ...] = (None, None, None)
+    classification: LoaderTriple = (None, None, None)
     if spec is not None and "classification" in cfg.train.tasks:
         classification = (
             _classification_train(data, cfg, spec, train_items),
             classification_evaluation_loader(data, cfg, spec, "val"),
             classification_evaluation_loader(data, cfg, spec, "test") if data.is_test_open else None,
         )
-    detection: tuple[Loader | None, ...] = (None, None, None)
+    detection: LoaderTriple = (None, None, None)
     if "detection" in cfg.train.tasks:
         detection = (
             _detection_train(data, cfg),
@@ -221,7 +222,7 @@ def _pictures(data: TwoStageData, cfg: DictConfig, split: str) -> DetectionPictu
     return DetectionPictures(data.records, rows, data.root, cfg.detection.image_size, detection_label)
 
 
-def _step_sampler(num_samples: int, cfg: DictConfig, task: str) -> StepSampler:
+def _step_sampler(num_samples: int, cfg: DictConfig, task: Literal["classification", "detection"]) -> StepSampler:
     train = for_task(cfg, task).train
     return StepSampler(
         num_samples,
@@ -254,7 +255,6 @@ def _loader(dataset: Dataset[Any], sampler: Sampler[list[Key]], cfg: DictConfig,
         generator=torch.Generator().manual_seed(0),
         **worker_options,
     )
-
 
 
 def _start_worker(worker_id: int) -> None:

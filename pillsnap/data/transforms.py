@@ -108,7 +108,7 @@ def _rotated_crop(
     larger = (square[0] - grow, square[1] - grow, square[2] + grow, square[3] + grow)
     cut = crop_resize(image, larger, size, spec.interpolation)
     matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), degrees, 1.0)
-    matrix[:, 2] -= (size - spec.size_px) / 2
+    matrix = matrix - np.array([[0, 0, (size - spec.size_px) / 2]])
     turned = cv2.warpAffine(
         cut,
         matrix,

@@ -51,16 +51,16 @@ class TwoStageData:
                 "The test split was asked for while it is sealed. It is read once, after training at stage 4 has "
                 "completed and best.pt exists, so that no choice can be made on it. Use the val split until then."
             )
-        return np.flatnonzero(self.split == split)
+        return np.flatnonzero(self.split == split).astype(np.int64)
 
     def labelled_rows(self, split: str, images: str) -> NDArray[np.int64]:
         """Return the rows of `split` that the detector uses: `combo` pictures, or `all` that have boxes."""
         rows = self.rows(split)
         task = self.records.column("task")[rows]
         if images == COMBO:
-            return rows[task == COMBO]
+            return np.asarray(rows[task == COMBO], np.int64)
         has_boxes = np.array([len(self.records.boxes_xyxy(int(row))) > 0 for row in rows], bool)
-        return rows[(task == COMBO) | has_boxes]
+        return np.asarray(rows[(task == COMBO) | has_boxes], np.int64)
 
     def evaluation_items(self, split: str) -> ClassificationItems:
         """Return what the classifier is judged on: single pictures, or the crops of combos where there are none."""
@@ -104,7 +104,7 @@ def load_data(cfg: DictConfig) -> TwoStageData:
 
 
 def is_training_over(exp_dir: Path, stage: int) -> bool:
-    """Tell whether the experiment finished training at stage 4 and has a best checkpoint, which opens the test split."""
+    """Tell whether training at stage 4 is over and left a best checkpoint, which opens the test split."""
     record = exp_dir / TRAINING_RECORD
     if stage != FINAL_STAGE or not record.exists():
         return False

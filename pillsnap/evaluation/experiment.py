@@ -29,7 +29,13 @@ from pillsnap.evaluation.plot_confusion import plot_confusion_matrix
 from pillsnap.evaluation.plot_curves import plot_roc_pr_curves
 from pillsnap.evaluation.plot_detections import plot_detection_results
 from pillsnap.evaluation.predictions import DetectionPredictions, classify_loader, detect_loader
-from pillsnap.inference.checkpoints import CLASSIFIER_FILE, DETECTOR_FILE, load_classifier, load_detector, read_checkpoint
+from pillsnap.inference.checkpoints import (
+    CLASSIFIER_FILE,
+    DETECTOR_FILE,
+    load_classifier,
+    load_detector,
+    read_checkpoint,
+)
 from pillsnap.inference.engines import ClassifierEngine, DetectorEngine
 from pillsnap.inference.pipeline import InferenceSettings, Pipeline
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from omegaconf import DictConfig
 from timm.utils.model_ema import ModelEmaV3
@@ -129,9 +127,7 @@ def _detection_task(
     parts.ema = ema
     identity = {"detection.model_size": cfg.detection.model_size, "detection.image_size": cfg.detection.image_size}
     extras = {"image_size": cfg.detection.image_size}
-    return DetectionTask(
-        cfg, parts, (loaders.det_train, loaders.det_val), context, identity=identity, extras=extras
-    )
+    return DetectionTask(cfg, parts, (loaders.det_train, loaders.det_val), context, identity=identity, extras=extras)
 
 
 def _optimized(

@@ -29,8 +29,11 @@ from pillsnap.training.schedule import CLASSIFICATION, DETECTION
 logger = logging.getLogger("pillsnap")
 
 NUM_MOMENTS_KEPT = 2
-LAST_NAMES = {CLASSIFICATION: ("last.pt",), DETECTION: ("detection_last.pt",)}
-BEST_NAMES = {CLASSIFICATION: ("best.pt", "classification_best.pt"), DETECTION: ("detection_best.pt",)}
+LAST_NAMES: dict[str, tuple[str, ...]] = {CLASSIFICATION: ("last.pt",), DETECTION: ("detection_last.pt",)}
+BEST_NAMES: dict[str, tuple[str, ...]] = {
+    CLASSIFICATION: ("best.pt", "classification_best.pt"),
+    DETECTION: ("detection_best.pt",),
+}
 
 
 def save_ckpt(path: str | Path, obj: dict[str, Any]) -> None:

@@ -98,5 +98,5 @@ def validate_detection(
         logger.warning("[val/detection] %d pictures could not be decoded and were left out", len(found.broken))
     figures = evaluate_detection_metrics(found.predictions, found.targets)
     names = ("mAP@0.5", "mAP@0.5:0.95", "precision", "recall")
-    tb.add_scalars({f"val/{name}": figures[name] for name in names}, epoch_idx, TB_PREFIX)
-    return {key: value for key, value in figures.items() if not isinstance(value, str)}
+    tb.add_scalars({f"val/{name}": float(figures[name]) for name in names}, epoch_idx, TB_PREFIX)
+    return {key: float(value) for key, value in figures.items() if not isinstance(value, str)}

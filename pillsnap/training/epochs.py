@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from pillsnap.config.loading import for_task
+from pillsnap.config.loading import config_snapshot, for_task
 from pillsnap.data.datasets import ClassificationDataset
 from pillsnap.data.loaders import Loader
 from pillsnap.errors import DataError
@@ -32,8 +32,8 @@ from pillsnap.training.task import RunContext, Task
 from pillsnap.training.telemetry import TBWriter
 
 PARTS_ATTRIBUTE = "training_parts"
-"""Where a detector trained epoch by epoch keeps its optimizer, schedule and scaler: the specified signature has no place
-for them, and starting them anew in every epoch would restart warm-up and forget AdamW's moments."""
+"""Where a detector trained epoch by epoch keeps its optimizer, schedule and scaler: the specified signature has no
+place for them, and starting them anew in every epoch would restart warm-up and forget AdamW's moments."""
 
 
 def train_one_epoch_classification(
@@ -130,7 +130,7 @@ def train_detection_stage(cfg: DictConfig, logger: logging.Logger) -> Path:
 
 
 def _train_stage(cfg: DictConfig, logger: logging.Logger, tasks: Sequence[str], name: str) -> Path:
-    stage = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    stage = OmegaConf.create(config_snapshot(cfg))
     stage.train.tasks = list(tasks)
     OmegaConf.set_readonly(stage, True)
     result = run_training(stage)
@@ -145,7 +145,7 @@ def _train_epoch(task: Task, epoch_idx: int) -> dict[str, float]:
     train_epoch(task)
     checkpoint = task.context.last_checkpoint
     task.log.flush(checkpoint=checkpoint)
-    clock, mean_loss = task.clock, task.log.totals.mean_loss()
+    clock, mean_loss = task.clock, task.log.epoch_loss.mean()
     if mean_loss is None:
         raise DataError(
             f"None of the {clock.skipped} pictures of the epoch could be decoded; at least one is needed. Run "

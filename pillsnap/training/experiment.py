@@ -43,7 +43,9 @@ def get_git_sha() -> str:
     """Return the commit of the source tree this package lies in, or "nogit" (UTL-6)."""
     folder = Path(__file__).resolve().parent
     try:
-        result = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        result = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "nogit"
     return result.stdout.strip()

@@ -45,7 +45,7 @@ def train(
     Raises:
         InterruptedRunError: A stop was asked for; every task stands between two steps.
     """
-    by_name = {task.name: task for task in tasks}
+    by_name: dict[str, Task] = {task.name: task for task in tasks}
     while unfinished := [task.name for task in tasks if not task.is_finished]:
         task = by_name[next_task(turns.strategy, turns.interleave_ratio, state.step, unfinished)]
         if not task.is_epoch_done:

@@ -39,7 +39,7 @@ def rng_state() -> dict[str, Any]:
     """Return the state of every global generator as tensors and plain data."""
     python_version, python_values, python_gauss = random.getstate()
     # legacy=True is the tuple form; numpy's type stubs cover both forms in one union.
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "python": [python_version, list(python_values), python_gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(gauss)],

@@ -172,10 +172,10 @@ class Run:
 
     def _save(self, *, best: tuple[str, ...], is_completed: bool = False) -> None:
         extras = checkpoint_extras(config_snapshot(self.cfg), self.data.class_map.to_dict())
-        states = {task.name: {**task.state(), **extras} for task in self.tasks}
+        states: dict[str, dict[str, Any]] = {task.name: {**task.state(), **extras} for task in self.tasks}
         self.experiment.store.save(states, best=best, loop_step=self.loop.step, is_completed=is_completed)
 
-    def _history(self) -> dict[str, list[dict[str, float]]]:
+    def _history(self) -> dict[str, list[dict[str, Any]]]:
         return {task.name: task.history for task in self.tasks}
 
     def _write_metrics(self, test: dict[str, Any] | None) -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Literal
 
-CLASSIFICATION = "classification"
-DETECTION = "detection"
-TASKS = (CLASSIFICATION, DETECTION)
+TaskName = Literal["classification", "detection"]
+CLASSIFICATION: TaskName = "classification"
+DETECTION: TaskName = "detection"
 
 
 def next_task(strategy: str, interleave_ratio: Sequence[int], step: int, unfinished: Collection[str]) -> str:

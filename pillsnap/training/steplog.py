@@ -36,12 +36,6 @@ class StepTotals:
     samples: int = 0
     data_s: float = 0.0
     compute_s: float = 0.0
-    loss_sum: float = 0.0
-    loss_samples: int = 0
-
-    def mean_loss(self) -> float | None:
-        """Mean training loss over all samples, warm-up included, or None before the first step."""
-        return self.loss_sum / self.loss_samples if self.loss_samples else None
 
     def throughput(self) -> float | None:
         """Samples a second while training (waiting included), or None before the first counted step."""
@@ -52,6 +46,18 @@ class StepTotals:
         """Share of the time spent waiting for data, 0..1, or None before the first counted step."""
         seconds = self.data_s + self.compute_s
         return self.data_s / seconds if seconds > 0 else None
+
+
+@dataclass
+class EpochLoss:
+    """Training loss of the current epoch, summed over samples; part of a task's state."""
+
+    total: float = 0.0
+    samples: int = 0
+
+    def mean(self) -> float | None:
+        """Mean over the epoch's samples so far, or None when there are none."""
+        return self.total / self.samples if self.samples else None
 
 
 class StepLog:
@@ -87,6 +93,7 @@ class StepLog:
         """
         self.timer = StepTimer(device)
         self.totals = StepTotals()
+        self.epoch_loss = EpochLoss()
         self._label, self._prefix = label, prefix
         self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
         self._logger, self._tb = logger, tb
@@ -121,8 +128,8 @@ class StepLog:
         self._require_finite(losses, reports, checkpoint)
         times = self.timer.flush()
         for loss, report in zip(losses, reports, strict=True):
-            self.totals.loss_sum += loss * len(report.sample_ids)
-            self.totals.loss_samples += len(report.sample_ids)
+            self.epoch_loss.total += loss * len(report.sample_ids)
+            self.epoch_loss.samples += len(report.sample_ids)
         self._count(reports, times)
         last = reports[-1]
         data_s, compute_s = (sum(column) / len(times) for column in zip(*times, strict=True))

@@ -21,8 +21,9 @@ from pillsnap.data.loaders import Loader, StepSampler
 from pillsnap.errors import CheckpointError
 from pillsnap.training.early_stopping import early_stopping
 from pillsnap.training.interrupt import StopRequest
+from pillsnap.training.schedule import TaskName
 from pillsnap.training.step import TrainingParts, optimizer_step
-from pillsnap.training.steplog import StepLog, StepReport
+from pillsnap.training.steplog import EpochLoss, StepLog, StepReport
 from pillsnap.training.telemetry import TBWriter
 
 COMPILE_WARMUP_STEPS = 100  # UTL-9: left out of throughput figures when torch.compile is on
@@ -68,7 +69,7 @@ class ValidationResult:
 class Task(ABC):
     """One model being trained: its parts, its data, its clock."""
 
-    name: str
+    name: TaskName
     log_label: str
     tb_prefix: str
 
@@ -99,7 +100,7 @@ class Task(ABC):
         self.identity = identity
         self.extras = extras
         self.clock = Clock()
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self.stopping: dict[str, Any] = {}
         self._batches: Iterator[Batch | list[Broken]] | None = None
         is_compiled = self.cfg.optimization.torch_compile != "none"
@@ -179,10 +180,13 @@ class Task(ABC):
         """Judge the model on the val split, end the epoch, and decide on best and on stopping (VAL-3)."""
         stopping = self.cfg.train.early_stopping
         figures = self.evaluate()
-        self.history.append({"epoch": self.clock.epoch + 1, **figures})
         self.stopping["metrics"] = figures
         monitor = stopping.monitor[self.name]
         stop, is_best = early_stopping(self.stopping, monitor, stopping.mode, stopping.patience, stopping.min_delta)
+        train_loss, self.log.epoch_loss = self.log.epoch_loss.mean(), EpochLoss()
+        lr = float(self.parts.scheduler.get_last_lr()[0])
+        epoch = {"epoch": self.clock.epoch + 1, "train_loss": train_loss, "lr": lr, **figures, "is_best": is_best}
+        self.history.append(epoch)
         self.clock.epoch += 1
         self.clock.step_in_epoch = 0
         self.clock.is_stopped = stop
@@ -211,6 +215,7 @@ class Task(ABC):
             "best_metric": self.stopping.get("best"),
             "clock": {**asdict(self.clock), "step_size": self._sampler.step_size},
             "history": self.history,
+            "epoch_loss": asdict(self.log.epoch_loss),
             "stopping": {key: self.stopping[key] for key in ("best", "bad_epochs") if key in self.stopping},
             "identity": self.identity,
             **self.extras,
@@ -239,6 +244,7 @@ class Task(ABC):
         self.parts.scaler.load_state_dict(state["scaler_state"])
         self.clock = Clock(**clock)
         self.history = list(state["history"])
+        self.log.epoch_loss = EpochLoss(**state["epoch_loss"])
         self.stopping = dict(state["stopping"])
 
     def _require_same_identity(self, stored: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from typing import TextIO
 
 import torch
 
@@ -18,6 +18,19 @@ except ImportError:  # TensorBoard is optional: without it TBWriter's methods do
     SummaryWriter = None  # type: ignore[assignment,misc]
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+class _CurrentStream(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stdout` or `sys.stderr` is at that moment; progress bars put themselves in its place."""
+
+    def __init__(self, name: str) -> None:
+        logging.Handler.__init__(self)
+        self._name = name
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        stream: TextIO = getattr(sys, self._name)
+        return stream
 
 
 class _BelowWarning(logging.Filter):
@@ -40,7 +53,7 @@ def build_logger(exp_dir: str | Path, name: str = "pillsnap") -> logging.Logger:
         handler.close()
     log_dir = Path(exp_dir) / "logs"
     log_dir.mkdir(parents=True, exist_ok=True)
-    out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    out, err = _CurrentStream("stdout"), _CurrentStream("stderr")
     out.addFilter(_BelowWarning())
     err.setLevel(logging.WARNING)
     for handler in (out, err, logging.FileHandler(log_dir / "pillsnap.log", encoding="utf-8")):
@@ -90,7 +103,7 @@ class TBWriter:
         """Return the session."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Close the session."""
         self.close()
 
@@ -120,7 +133,7 @@ class StepTimer:
     def compute(self) -> Iterator[None]:
         """Time the step itself."""
         if self.is_cuda:
-            first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            first, last = _timed_event(), _timed_event()
             first.record()
             yield
             last.record()
@@ -138,3 +151,7 @@ class StepTimer:
         steps = list(zip(self._data_s, self._compute_s, strict=False))
         self._data_s, self._compute_s, self._events = [], [], []
         return steps
+
+
+def _timed_event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
