@@ -1,0 +1,120 @@
+"""Values that are right one by one but cannot stand together.
+
+Left out, because it is no contradiction: `persistent_workers` and `prefetch_factor` with 0 workers (they have no
+effect), `pretrained: true` with `weights` (the weights win), `strategy: interleaved` with one task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pillsnap.config.problems import Problem
+from pillsnap.config.yaml_text import Setting
+
+Values = dict[str, Any]
+"""Checked values by dotted key."""
+Settings = dict[str, Setting]
+"""How and where each of them was written."""
+
+_TASK_KEY = "train.classification.channels_last"
+_COMMON_KEY = "optimization.channels_last"
+
+
+def _fractions(val_fraction: float, test_fraction: float) -> str | None:
+    total = val_fraction + test_fraction
+    if total < 1:
+        return None
+    return f"they are {val_fraction} and {test_fraction}, which leaves nothing to train on; their sum must be below 1"
+
+
+def _given_parts(policy: str, reader: str) -> str | None:
+    if (policy, reader) != ("given", "aihub576"):
+        return None
+    return "the Validation part of AI Hub 576 holds other drugs than its Training part; set data.split.policy=groups"
+
+
+def _given_parts_of_synthetic(policy: str, _num_drugs: int) -> str | None:
+    if policy != "given":
+        return None
+    return "a synthetic data set has no parts of its own; set data.split.policy=groups or data.synthetic=null"
+
+
+def _reader_of_synthetic(reader: str, _num_drugs: int) -> str | None:
+    if reader in ("auto", "aihub576"):
+        return None
+    return f"a synthetic data set has the AI Hub layout, which the reader {reader} cannot read; set data.reader=auto"
+
+
+def _weights_file(path: str | None) -> str | None:
+    if path is None or Path(path).is_file():
+        return None
+    return f"there is no file {path}; give the path of a weights file, or null"
+
+
+def _classification_mode(monitor: str, mode: str, tasks: list[str]) -> str | None:
+    wanted = "min" if monitor == "val_loss" else "max"
+    if "classification" not in tasks or mode == wanted:
+        return None
+    better = "lower" if wanted == "min" else "higher"
+    return f"of {monitor}, {better} is better, but mode is {mode}; set train.early_stopping.mode={wanted}"
+
+
+def _detection_mode(monitor: str, mode: str, tasks: list[str]) -> str | None:
+    if "detection" not in tasks or mode == "max":
+        return None
+    return (
+        f"of {monitor}, higher is better, but mode is min for both tasks; set train.early_stopping.mode=max,"
+        " or leave detection out of train.tasks"
+    )
+
+
+_MODE = "train.early_stopping.mode"
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
+    (("data.split.val_fraction", "data.split.test_fraction"), _fractions),
+    (("data.split.policy", "data.reader"), _given_parts),
+    (("data.split.policy", "data.synthetic.num_drugs"), _given_parts_of_synthetic),
+    (("data.reader", "data.synthetic.num_drugs"), _reader_of_synthetic),
+    (("model.weights",), _weights_file),
+    (("detection.weights",), _weights_file),
+    (("train.early_stopping.monitor.classification", _MODE, "train.tasks"), _classification_mode),
+    (("train.early_stopping.monitor.detection", _MODE, "train.tasks"), _detection_mode),
+)
+
+
+def find_contradictions(values: Values, settings: Settings) -> Iterator[Problem]:
+    """Yield a problem for each contradiction; a check is left out when one of its keys has no valid value."""
+    for keys, check in _CHECKS:
+        if all(key in values for key in keys):
+            text = check(*(values[key] for key in keys))
+            if text is not None:
+                yield _problem(keys, settings, text)
+
+
+def settle_channels_last(values: Values, settings: Settings) -> list[Problem]:
+    """Make the two keys for the classifier's memory format equal: the one set in the later layer wins.
+
+    A layer is a file or the command line. Two different values in the same layer are a contradiction.
+
+    Args:
+        values: Changed in place.
+        settings: Tell in which layer each key was set.
+
+    Returns:
+        The contradiction, if there is one.
+    """
+    keys = (_TASK_KEY, _COMMON_KEY)
+    if not all(key in values for key in keys) or values[_TASK_KEY] == values[_COMMON_KEY]:
+        return []
+    task_layer, common_layer = (settings[key].place.layer for key in keys)
+    if task_layer == common_layer:
+        text = f"they mean the same but are {settings[_TASK_KEY].shown} and {settings[_COMMON_KEY].shown}; set only one"
+        return [_problem(keys, settings, text)]
+    winner = _TASK_KEY if task_layer > common_layer else _COMMON_KEY
+    values[_TASK_KEY] = values[_COMMON_KEY] = values[winner]
+    return []
+
+
+def _problem(keys: tuple[str, ...], settings: Settings, text: str) -> Problem:
+    return Problem(tuple(settings[key].place for key in keys), " and ".join(keys), text)

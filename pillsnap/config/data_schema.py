@@ -1,0 +1,113 @@
+"""The `data` and `dataloader` sections of the configuration: where the photographs are and how they become samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pillsnap.config.rules import DISTINCT, Count, CountOrZero, Name, PathText, between, inside
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressiveValidation:
+    """How far the staged roll-out has come."""
+
+    current_stage: Annotated[int, between(1, 4)]
+    """1 to 4. The test split is opened only at stage 4 (DAT-1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """How pictures are divided into training, validation and test."""
+
+    policy: Literal["groups", "given"]
+    """groups: seeded, pictures of one group stay together. given: the data set's own parts."""
+    val_fraction: Annotated[float, inside(0, 1)]
+    """Share of each class's groups that validates; used by policy `groups`."""
+    test_fraction: Annotated[float, inside(0, 1)]
+    """Share of each class's groups that is kept for the final test; used by policy `groups`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationData:
+    """Which views of the photographs the classifier sees."""
+
+    train_view: Literal["both", "box", "frame"]
+    """box: crops around the labelled pill. frame: whole photographs. both: from tight crops to the whole frame."""
+    eval_view: Literal["frame", "box"]
+    """What validation and test of single photographs use: the whole photograph, or the crop of its labelled box."""
+    frame_fit: Literal["letterbox", "center"]
+    """How a whole photograph becomes a square: padded, or its centre cut out."""
+    combo_crops: bool
+    """Crops of photographs with several pills train the classifier too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionData:
+    """Which photographs the detector sees."""
+
+    images: Literal["combo", "all"]
+    """combo: labelled photographs with several pills. all: every labelled photograph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthetic:
+    """A synthetic data set in the AI Hub layout; drawn into `data.root` when nothing is there."""
+
+    num_drugs: Annotated[int, between(2, 5000)]
+    """Different drugs; a classifier needs two."""
+    singles_per_drug: Annotated[int, between(1, 1296)]
+    """Photographs of each drug alone; the file naming grid has 1,296 places."""
+    num_combos: CountOrZero
+    """Photographs with three or four pills; they come in folders of three."""
+    width: Annotated[int, between(160, 976)]
+    """Pixels; the real set has 976."""
+    height: Annotated[int, between(200, 1280)]
+    """Pixels; the real set has 1,280."""
+    seed: CountOrZero
+    """Same seed, same bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The photographs."""
+
+    root: PathText
+    """Folder of the data set; only read, never written (except for drawing `data.synthetic`)."""
+    reader: Literal["auto", "aihub576", "yolo", "folders"]
+    """How the folder is laid out; auto looks at it."""
+    progressive_validation: ProgressiveValidation
+    split: Split
+    ignore_classes: Annotated[list[Name], DISTINCT]
+    """Class keys that are no drugs, such as a folder of scenery."""
+    classification: ClassificationData
+    detection: DetectionData
+    synthetic: Synthetic | None
+    """Null for real photographs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RamOptimization:
+    """What is kept to save work at the next start."""
+
+    cache_labels: bool
+    """Keep what was read from the label files in `paths.cache_dir` (DAT-4)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataLoading:
+    """How samples travel to the device. `persistent_workers` and `prefetch_factor` have no effect with 0 workers."""
+
+    num_workers: CountOrZero
+    """Processes that decode pictures; 0 decodes in the training process. The samples are the same either way."""
+    pin_memory: bool
+    """Page-locked host memory for faster copies to the GPU; no effect without one."""
+    pin_memory_device: Name
+    """Device the pinned memory is for, such as cuda."""
+    persistent_workers: bool
+    """Keep the workers alive between epochs."""
+    prefetch_factor: Count
+    """Steps each worker prepares ahead."""
+    drop_last: bool
+    """Leave out an epoch's last samples when they do not fill a step."""
+    ram_optimization: RamOptimization

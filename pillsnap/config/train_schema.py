@@ -1,0 +1,174 @@
+"""The `train` section of the configuration: the order of work, optimisation, and what each task does differently."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pillsnap.config.rules import (
+    DISTINCT,
+    NOT_EMPTY,
+    Count,
+    CountOrZero,
+    Share,
+    above,
+    at_least,
+    between,
+    from_to_below,
+    inside,
+    num_items,
+)
+
+Task = Literal["classification", "detection"]
+Scheduler = Literal["cosine", "onecycle"]
+LearningRate = Annotated[float, above(0)]
+AtLeastZero = Annotated[float, at_least(0)]
+Degrees = Annotated[float, between(0, 180)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ema:
+    """Exponential moving average of the weights; validated and saved in place of the raw ones."""
+
+    enabled: bool
+    decay: Annotated[float, inside(0, 1)]
+    """Share of the old average that each optimizer step keeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitor:
+    """The validation figure that decides which checkpoint is best, per task."""
+
+    classification: Literal["macro_f1", "accuracy", "top5", "val_loss"]
+    detection: Literal["mAP@0.5", "mAP@0.5:0.95", "precision", "recall"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """When a task stops before its last epoch."""
+
+    monitor: Monitor
+    mode: Literal["max", "min"]
+    """max: higher is better (every figure except val_loss). min: lower is better. One mode for both tasks."""
+    patience: Count
+    """Epochs in a row without improvement before stopping."""
+    min_delta: AtLeastZero
+    """Smallest change that counts as an improvement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationAugment:
+    """Random changes to training crops. No flip: it mirrors imprints (DAT-7)."""
+
+    rotation_degrees: Degrees
+    """Largest turn to either side."""
+    brightness: Share
+    """Largest relative change up or down; likewise contrast and saturation."""
+    contrast: Share
+    saturation: Share
+    hue: Annotated[float, between(0, 0.5)]
+    """Largest shift to either side, as a fraction of the colour circle."""
+    blur: Share
+    """Probability of a slight blur."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionAugment:
+    """YOLO11's own augmentation, under the library's names."""
+
+    mosaic: Share
+    """Probability of putting four photographs together."""
+    close_mosaic_epochs: CountOrZero
+    """The last epochs train without mosaic."""
+    hsv_h: Share
+    """Largest relative change of hue; likewise hsv_s (saturation) and hsv_v (value)."""
+    hsv_s: Share
+    hsv_v: Share
+    degrees: Degrees
+    """Largest rotation to either side."""
+    translate: Share
+    """Largest shift to either side, as a fraction of the picture."""
+    scale: Annotated[float, from_to_below(0, 1)]
+    """Largest relative change of size."""
+    fliplr: Share
+    """Probability of mirroring left and right; likewise flipud (up and down)."""
+    flipud: Share
+    mixup: Share
+    """Probability of blending two photographs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOverrides:
+    """Values of one task that replace the common `train.*` value of the same name; null keeps the common one."""
+
+    batch_size: Count | None
+    lr: LearningRate | None
+    weight_decay: AtLeastZero | None
+    scheduler: Scheduler | None
+    warmup_steps: CountOrZero | None
+    grad_accum_steps: Count | None
+    grad_clip: AtLeastZero | None
+    """0 turns clipping off for this task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationTraining(TaskOverrides):
+    """The classifier's training."""
+
+    epochs: Count
+    amp: bool
+    """Compute in 16 bit where it is safe."""
+    amp_dtype: Literal["auto", "fp16", "bf16"]
+    """auto: bf16 where the device supports it, else fp16."""
+    tf32: bool
+    """Allow TF32 matrix products (CUDA)."""
+    channels_last: bool
+    """Memory format of the classifier and its inputs; wins over `optimization.channels_last`."""
+    augment: ClassificationAugment
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionTraining(TaskOverrides):
+    """The detector's training."""
+
+    epochs: Count
+    amp: bool
+    """Compute in 16 bit where it is safe."""
+    tf32: bool
+    """Allow TF32 matrix products (CUDA)."""
+    augment: DetectionAugment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """One run; `batch_size` to `grad_clip` hold for both tasks unless the task's own section says otherwise."""
+
+    strategy: Literal["interleaved", "sequential"]
+    """interleaved: the tasks take turns by steps. sequential: classification, then detection."""
+    interleave_ratio: Annotated[list[Count], num_items(2)]
+    """[detection, classification] steps per turn."""
+    tasks: Annotated[list[Task], NOT_EMPTY, DISTINCT]
+    """What to train; with one task the strategy makes no difference."""
+    seed: Annotated[int, between(0, 2**32 - 1)]
+    """Start of all randomness."""
+    deterministic: bool
+    """Use deterministic algorithms where they exist (slower)."""
+    resume: Literal["last"] | None
+    """last: go on from the experiment's last checkpoint. null: start anew."""
+    batch_size: Count
+    """Samples a step and accumulation round."""
+    lr: LearningRate
+    """Peak learning rate (AdamW)."""
+    weight_decay: AtLeastZero
+    scheduler: Scheduler
+    warmup_steps: CountOrZero
+    """Optimizer steps of linear warm-up."""
+    grad_accum_steps: Count
+    """Batches whose gradients are summed for one optimizer step."""
+    grad_clip: AtLeastZero | None
+    """Largest gradient norm; 0 or null turns clipping off."""
+    zero_grad_set_to_none: bool
+    ema: Ema
+    early_stopping: EarlyStopping
+    classification: ClassificationTraining
+    detection: DetectionTraining

@@ -1,0 +1,114 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from pillsnap.config.keys import KEYS
+from pillsnap.config.loading import load_config
+from tests.unit.config.builders import REPOSITORY, ROOT_CONFIG
+
+SHIPPED = sorted([ROOT_CONFIG, *(REPOSITORY / "configs").rglob("*.yaml"), *(REPOSITORY / "configs").rglob("*.yml")])
+
+# Requirements, section 20; the keys of later issues arrive with them.
+SPECIFIED: dict[str, Any] = {
+    "paths.exp_dir": "/home/max16/pillsnap_data/exp/exp01",
+    "paths.data_root": "/home/max16/pillsnap_data",
+    "data.progressive_validation.current_stage": 1,
+    "model.backbone": "tf_efficientnetv2_s.in21k_ft_in1k",
+    "model.num_classes": 5000,
+    "detection.model_size": "m",
+    "detection.image_size": 640,
+    "train.strategy": "interleaved",
+    "train.interleave_ratio": [1, 1],
+    "train.seed": 42,
+    "train.deterministic": False,
+    "train.resume": None,
+    "train.lr": 0.0002,
+    "train.weight_decay": 0.0001,
+    "train.scheduler": "cosine",
+    "train.classification.epochs": 30,
+    "train.detection.epochs": 50,
+    "train.classification.amp": True,
+    "train.classification.amp_dtype": "auto",
+    "train.classification.tf32": True,
+    "train.classification.channels_last": True,
+    "train.detection.tf32": True,
+    "train.early_stopping.monitor.classification": "macro_f1",
+    "train.early_stopping.monitor.detection": "mAP@0.5",
+    "train.early_stopping.mode": "max",
+    "train.early_stopping.patience": 7,
+    "train.early_stopping.min_delta": 0.0,
+    "train.ema.enabled": False,
+    "train.ema.decay": 0.9998,
+    "loss.label_smoothing": 0.1,
+    "loss.use_class_weights": True,
+    "optimization.torch_compile": "reduce-overhead",
+    "optimization.channels_last": True,
+    "dataloader.num_workers": 8,
+    "dataloader.pin_memory": True,
+    "dataloader.pin_memory_device": "cuda",
+    "dataloader.persistent_workers": True,
+    "dataloader.prefetch_factor": 4,
+    "dataloader.drop_last": True,
+    "dataloader.ram_optimization.cache_labels": True,
+    "inference.lazy_load_detector": True,
+    "inference.conf_threshold": 0.3,
+    "inference.iou_threshold": 0.5,
+    "inference.max_detections": 100,
+    "inference.crop_padding": 0.1,
+    "logging.step_log_interval": 10,
+    "logging.profile_interval": 50,
+}
+# Named by the requirements without a value of their own.
+PRESENT = ["batch_size", "warmup_steps", "grad_accum_steps", "grad_clip", "zero_grad_set_to_none"]
+
+
+def written_keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        yield from written_keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+
+
+def test_there_are_shipped_configurations() -> None:
+    assert len(SHIPPED) >= 3
+
+
+@pytest.mark.req("UTL-1")
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_shipped_configuration_loads(path: Path) -> None:
+    assert load_config(path).train.tasks
+
+
+@pytest.mark.req("CFG-1")
+@pytest.mark.parametrize("key", SPECIFIED)
+def test_a_specified_key_has_its_default(key: str) -> None:
+    value = OmegaConf.select(load_config(ROOT_CONFIG), key)
+    assert value == SPECIFIED[key]
+    assert isinstance(value, bool) == isinstance(SPECIFIED[key], bool)
+
+
+@pytest.mark.req("CFG-1")
+@pytest.mark.parametrize("name", PRESENT)
+def test_a_specified_common_value_is_present(name: str) -> None:
+    assert OmegaConf.select(load_config(ROOT_CONFIG), f"train.{name}") is not None
+
+
+@pytest.mark.req("CFG-1")
+def test_the_production_configuration_has_exactly_the_keys_of_the_schema() -> None:
+    in_schema = {key for key in KEYS.leaves if not key.startswith("data.synthetic.")} | {"data.synthetic"}
+    assert set(written_keys(yaml.safe_load(ROOT_CONFIG.read_text()))) == in_schema
+
+
+@pytest.mark.req("ADR-4")
+def test_the_default_paths_stand_in_no_code() -> None:
+    modules = [path for folder in ("pillsnap", "src") for path in (REPOSITORY / folder).rglob("*.py")]
+    assert modules
+    assert [path for path in modules if "/home/" in path.read_text()] == []
+
+
+def test_the_demo_and_the_photos_configuration_need_no_network() -> None:
+    demo, photos = (load_config(REPOSITORY / "configs" / name) for name in ("demo.yaml", "photos.yaml"))
+    assert not any([demo.model.pretrained, demo.detection.pretrained])
+    assert not any([photos.model.pretrained, photos.detection.pretrained])
