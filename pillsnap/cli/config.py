@@ -17,7 +17,7 @@ from pillsnap.errors import ConfigError
 
 def config(
     cfg_path: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Values that win.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="a.b=c", help="Values that win.")] = None,
     get: Annotated[str | None, typer.Option(metavar="a.b", help="Print this one value, for shell scripts.")] = None,
 ) -> None:
     """Check a configuration and print all of it, or one value."""

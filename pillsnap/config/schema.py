@@ -48,6 +48,7 @@ class Detection:
     """The detector (YOLO11, one class `pill`)."""
 
     model_size: Literal["n", "s", "m", "l", "x"]
+    """nano to extra large."""
     pretrained: bool
     """Start from the COCO weights; `weights` wins where both are set."""
     weights: PathText | None

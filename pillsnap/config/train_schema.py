@@ -31,6 +31,7 @@ class Ema:
     """Exponential moving average of the weights; validated and saved in place of the raw ones."""
 
     enabled: bool
+    """Keep an average beside the raw weights."""
     decay: Annotated[float, inside(0, 1)]
     """Share of the old average that each optimizer step keeps."""
 
@@ -40,7 +41,9 @@ class Monitor:
     """The validation figure that decides which checkpoint is best, per task."""
 
     classification: Literal["macro_f1", "accuracy", "top5", "val_loss"]
+    """Figure of the classifier's validation."""
     detection: Literal["mAP@0.5", "mAP@0.5:0.95", "precision", "recall"]
+    """Figure of the detector's validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ class EarlyStopping:
     """When a task stops before its last epoch."""
 
     monitor: Monitor
+    """The figure that is watched."""
     mode: Literal["max", "min"]
     """max: higher is better (every figure except val_loss). min: lower is better. One mode for both tasks."""
     patience: Count
@@ -63,9 +67,11 @@ class ClassificationAugment:
     rotation_degrees: Degrees
     """Largest turn to either side."""
     brightness: Share
-    """Largest relative change up or down; likewise contrast and saturation."""
+    """Largest relative change up or down."""
     contrast: Share
+    """Largest relative change up or down."""
     saturation: Share
+    """Largest relative change up or down."""
     hue: Annotated[float, between(0, 0.5)]
     """Largest shift to either side, as a fraction of the colour circle."""
     blur: Share
@@ -81,9 +87,11 @@ class DetectionAugment:
     close_mosaic_epochs: CountOrZero
     """The last epochs train without mosaic."""
     hsv_h: Share
-    """Largest relative change of hue; likewise hsv_s (saturation) and hsv_v (value)."""
+    """Largest relative change of hue."""
     hsv_s: Share
+    """Largest relative change of saturation."""
     hsv_v: Share
+    """Largest relative change of value (brightness)."""
     degrees: Degrees
     """Largest rotation to either side."""
     translate: Share
@@ -91,8 +99,9 @@ class DetectionAugment:
     scale: Annotated[float, from_to_below(0, 1)]
     """Largest relative change of size."""
     fliplr: Share
-    """Probability of mirroring left and right; likewise flipud (up and down)."""
+    """Probability of mirroring left and right."""
     flipud: Share
+    """Probability of mirroring up and down."""
     mixup: Share
     """Probability of blending two photographs."""
 
@@ -116,6 +125,7 @@ class ClassificationTraining(TaskOverrides):
     """The classifier's training."""
 
     epochs: Count
+    """Passes over the task's training split."""
     amp: bool
     """Compute in 16 bit where it is safe."""
     amp_dtype: Literal["auto", "fp16", "bf16"]
@@ -123,8 +133,9 @@ class ClassificationTraining(TaskOverrides):
     tf32: bool
     """Allow TF32 matrix products (CUDA)."""
     channels_last: bool
-    """Memory format of the classifier and its inputs; wins over `optimization.channels_last`."""
+    """Memory format of the classifier and its inputs; `optimization.channels_last` must not contradict it."""
     augment: ClassificationAugment
+    """Random changes to training crops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +143,13 @@ class DetectionTraining(TaskOverrides):
     """The detector's training."""
 
     epochs: Count
+    """Passes over the task's training split."""
     amp: bool
     """Compute in 16 bit where it is safe."""
     tf32: bool
     """Allow TF32 matrix products (CUDA)."""
     augment: DetectionAugment
+    """Random changes to training photographs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +173,9 @@ class Train:
     lr: LearningRate
     """Peak learning rate (AdamW)."""
     weight_decay: AtLeastZero
+    """AdamW's; not applied to biases and normalisation."""
     scheduler: Scheduler
+    """cosine: linear warm-up, then half a cosine. onecycle: PyTorch's OneCycleLR."""
     warmup_steps: CountOrZero
     """Optimizer steps of linear warm-up."""
     grad_accum_steps: Count
@@ -168,6 +183,7 @@ class Train:
     grad_clip: AtLeastZero | None
     """Largest gradient norm; 0 or null turns clipping off."""
     zero_grad_set_to_none: bool
+    """Drop gradients between steps rather than fill them with zeros."""
     ema: Ema
     early_stopping: EarlyStopping
     classification: ClassificationTraining
