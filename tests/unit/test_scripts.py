@@ -19,14 +19,19 @@ SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), ROOT / ".ci" / "run"])
 # Stands for the environment's python: `-m src.train` becomes the program under test, everything else is passed on.
 PYTHON = """#!/usr/bin/env bash
 if [[ "$1 $2" == "-m src.train" ]]; then exec "{python}" "{program}" "${{@:3}}"; fi
-if [[ "$1" == "-" ]]; then exit 0; fi
 exec "{python}" "$@"
 """
 
-# Stands for the command `pillsnap`: answers `config ... --get paths.exp_dir`, or ends as a wrong configuration does.
-PILLSNAP = """#!/usr/bin/env bash
-if [[ "$*" == *broken* ]]; then echo "train.lr is 'broken'" >&2; exit 2; fi
+# The same without the list of settings, which takes seconds because it asks torch for the device.
+QUICK_PYTHON = PYTHON.replace("bash\n", 'bash\nif [[ "$1" == "-" ]]; then exit 0; fi\n', 1)
+
+# Stands for `pillsnap config ... --get paths.exp_dir`.
+QUICK_PILLSNAP = """#!/usr/bin/env bash
 echo "{exp_dir}"
+"""
+
+PILLSNAP = """#!/usr/bin/env bash
+exec "{python}" -m pillsnap.cli.main "$@"
 """
 
 WAITS_FOR_A_SIGNAL = """
@@ -43,17 +48,15 @@ sys.exit(130)
 """
 
 
-def environment(folder: Path, program: str) -> dict[str, str]:
+def environment(folder: Path, program: str, *, quick: bool = True) -> dict[str, str]:
     """Make an environment that setup_venv.sh takes for up to date; return the variables that point at it."""
     venv = folder / "a venv"
     (venv / "bin").mkdir(parents=True)
     (folder / "program.py").write_text(program, encoding="utf-8")
-    texts = {
-        "python": PYTHON.format(python=sys.executable, program=folder / "program.py"),
-        "pillsnap": PILLSNAP.format(exp_dir=folder / "an experiment"),
-    }
+    texts = {"python": QUICK_PYTHON, "pillsnap": QUICK_PILLSNAP} if quick else {"python": PYTHON, "pillsnap": PILLSNAP}
+    values = {"python": sys.executable, "program": folder / "program.py", "exp_dir": folder / "an experiment"}
     for name, text in texts.items():
-        (venv / "bin" / name).write_text(text, encoding="utf-8")
+        (venv / "bin" / name).write_text(text.format(**values), encoding="utf-8")
         (venv / "bin" / name).chmod(0o755)
     content = (ROOT / "requirements.lock").read_bytes() + (ROOT / "pyproject.toml").read_bytes()
     stamp = f"{ROOT} -> {venv}\nPython {platform.python_version()}\n{hashlib.sha256(content).hexdigest()}  -\n"
@@ -62,13 +65,12 @@ def environment(folder: Path, program: str) -> dict[str, str]:
 
 
 def train(
-    folder: Path, *arguments: str, program: str = "print('epoch 1')"
+    folder: Path, *arguments: str, program: str = "print('epoch 1')", quick: bool = True
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
     """Run train.sh with `program` as the training; return what it did and the experiment folder."""
     command = ["bash", str(ROOT / "scripts" / "train.sh"), *arguments]
-    done = subprocess.run(
-        command, env=environment(folder, program), cwd=folder, capture_output=True, text=True, timeout=60, check=False
-    )
+    variables = environment(folder, program, quick=quick)
+    done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=False)
     return done, folder / "an experiment"
 
 
@@ -94,10 +96,25 @@ def test_a_missing_configuration_is_named_and_nothing_is_written(tmp_path: Path)
 
 @pytest.mark.req("SH-1")
 def test_a_wrong_setting_ends_before_any_folder_is_made(tmp_path: Path) -> None:
-    done, exp_dir = train(tmp_path, "train.lr=broken")
+    exp_dir = tmp_path / "never"
+    done, _ = train(tmp_path, "--demo", f"paths.exp_dir={exp_dir}", "train.sed=1", quick=False)
     assert done.returncode == 2
-    assert "train.lr is 'broken'" in done.stderr
+    assert "did you mean train.seed?" in done.stderr
+    assert "nothing was written" in done.stdout
     assert not exp_dir.exists()
+
+
+@pytest.mark.req("SH-1")
+def test_the_key_settings_are_shown(tmp_path: Path) -> None:
+    exp_dir = tmp_path / "from the command line"
+    settings = [f"paths.exp_dir={exp_dir}", "train.tasks=[detection]", "train.detection.epochs=7"]
+    done, _ = train(tmp_path, "--demo", *settings, quick=False)
+    assert done.returncode == 0, done.stderr
+    assert f"experiment:    {exp_dir}\n" in done.stdout
+    assert f"data:          {exp_dir}/synthetic\n" in done.stdout
+    assert "epochs:        detection 7\n" in done.stdout
+    assert "batch size:    detection 16\n" in done.stdout
+    assert exp_dir.exists()
 
 
 @pytest.mark.parametrize(
