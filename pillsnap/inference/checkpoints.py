@@ -20,6 +20,7 @@ from pillsnap.errors import CheckpointError, DataError
 from pillsnap.inference.engines import ClassifierEngine, DetectorEngine
 from pillsnap.models.classifier_efficientnetv2_s import build_classification_model
 from pillsnap.models.detector_yolo11m import build_yolo_model
+from pillsnap.models.weights import first_sentence
 
 CLASSIFIER_FILE = Path("checkpoints", "best.pt")
 DETECTOR_FILE = Path("checkpoints", "detection_best.pt")
@@ -47,9 +48,8 @@ def read_checkpoint(path: Path, task: str) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is not a readable checkpoint: {first_line}. "
+            f"{path} ({path.stat().st_size} bytes) is not a readable checkpoint: {first_sentence(error)}. "
             f"Copy it again from its source, or continue the training with `train.resume=last paths.exp_dir={exp_dir}`."
         ) from error
     found = content.get("task") if isinstance(content, Mapping) else None

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from pillsnap.boxes import FloatArray
 from pillsnap.data.images import RgbImage
 from pillsnap.errors import ModelError
-from pillsnap.models.weights import PickledObjectsError, load_fitting, read_state_dict
+from pillsnap.models.weights import PickledObjectsError, first_sentence, load_fitting, read_state_dict
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class TrainingTransforms:
 
     def _build(self) -> Any:
         library = _library()
-        settings = SimpleNamespace(**{**library.default_settings, **self.augment})
+        settings = library.settings_type(**{**library.default_settings, **self.augment})
         compose = library.v8_transforms(self.dataset, self.size_px, settings)
         # Albumentations, where it happens to be installed, blurs and greys with random numbers of its own.
         compose.transforms = [step for step in compose.transforms if not isinstance(step, library.albumentations)]
@@ -226,7 +226,7 @@ def _random_model(model_size: str, num_classes: int) -> Any:
     # As a dictionary: given a file name, ultralytics would prefer a file of that name in the current folder.
     definition = {**library.yolo11_definition, "scale": model_size}
     model = library.detection_model(definition, ch=3, nc=num_classes, verbose=False)
-    model.args = SimpleNamespace(**library.default_settings)  # where the loss reads its three weights
+    model.args = library.settings_type(**library.default_settings)  # where the loss reads its three weights
     model.names = {0: "pill"} if num_classes == 1 else {index: str(index) for index in range(num_classes)}
     return model
 
@@ -257,14 +257,18 @@ def _detector_state(path: Path) -> dict[str, Tensor]:
     try:
         return read_state_dict(path)
     except PickledObjectsError as pickled:
+        allowed = torch.serialization.get_safe_globals()
         try:
             checkpoint, _ = _library().safe_load(str(path), safe_only=True)
             state: dict[str, Tensor] = (checkpoint.get("ema") or checkpoint["model"]).float().state_dict()
         except (TypeError, RuntimeError, KeyError, AttributeError, ImportError, AssertionError) as error:
             raise ModelError(
                 f"the weights file {path} is neither a state dict nor an ultralytics YOLO checkpoint "
-                f"({type(error).__name__}: {str(error).strip()}). Use an official yolo11 .pt file or a state dict."
+                f"({first_sentence(error)}). Use an official yolo11 .pt file or a state dict."
             ) from pickled
+        finally:  # the loader leaves the classes registered, for every later torch.load of the process
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(allowed)
         return state
 
 
@@ -278,7 +282,7 @@ def _library() -> SimpleNamespace:
         os.environ["YOLO_VERBOSE"] = "false"
         from ultralytics.data.augment import Albumentations, Format, v8_transforms
         from ultralytics.nn.tasks import DetectionModel, torch_safe_load
-        from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, ROOT, YAML
+        from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, ROOT, YAML, IterableSimpleNamespace
         from ultralytics.utils.downloads import attempt_download_asset
         from ultralytics.utils.instance import Instances
         from ultralytics.utils.loss import v8DetectionLoss
@@ -286,6 +290,7 @@ def _library() -> SimpleNamespace:
         LOGGER.setLevel(logging.WARNING)
         return SimpleNamespace(
             default_settings=dict(DEFAULT_CFG_DICT),
+            settings_type=IterableSimpleNamespace,
             yolo11_definition=YAML.load(ROOT / "cfg/models/11/yolo11.yaml"),  # type: ignore[no-untyped-call]
             detection_model=DetectionModel,
             v8_detection_loss=v8DetectionLoss,

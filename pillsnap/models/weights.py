@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"the weights file {path} does not exist. Give the path of a .pt, .pth or .safetensors file.")
     try:
         content = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
-    except pickle.UnpicklingError as error:
-        raise PickledObjectsError(
-            f"the weights file {path} holds more than tensors ({_first_line(error)}). A state dict was wanted: "
-            "save it again as torch.save(model.state_dict(), path)."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, SafetensorError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, SafetensorError) as error:
+        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+            raise PickledObjectsError(
+                f"the weights file {path} holds more than tensors ({first_sentence(error)}). A state dict was wanted: "
+                "save it again as torch.save(model.state_dict(), path)."
+            ) from error
         raise ModelError(
-            f"the weights file {path} ({path.stat().st_size} bytes) cannot be read: {_first_line(error)}. "
+            f"the weights file {path} ({path.stat().st_size} bytes) cannot be read: {first_sentence(error)}. "
             "Copy it again from its source."
         ) from error
     return _tensors_of(content, path)
@@ -138,5 +139,7 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module.").removeprefix("_orig_mod."): value for name, value in content.items()}
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_sentence(error: Exception) -> str:
+    """Return the first sentence of an error: PyTorch's go on for paragraphs."""
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line.partition(". ")[0].rstrip(".")
