@@ -98,7 +98,7 @@ class _Reader:
                 image_path=image.path,
                 task=SINGLE,
                 code=code,
-                group=f"{code}|{source_photo(image.path.removeprefix(f'{class_folder}/').removesuffix(image.suffix))}",
+                group=f"{code}|{source_photo(image.bare_path.removeprefix(f'{class_folder}/'))}",
                 source=SOURCE,
                 part=part,
                 width=width,

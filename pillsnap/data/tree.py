@@ -44,6 +44,11 @@ class FileEntry:
         return PurePosixPath(self.path).suffix.lower()
 
     @property
+    def bare_path(self) -> str:
+        """The path without the suffix."""
+        return self.path.removesuffix(PurePosixPath(self.path).suffix)
+
+    @property
     def is_image(self) -> bool:
         """Whether the suffix is one of a picture."""
         return self.suffix in IMAGE_SUFFIXES

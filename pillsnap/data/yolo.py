@@ -108,7 +108,7 @@ class _Reader:
         for image in self.tree.files(images):
             if not image.is_image:
                 continue
-            key = image.path.removeprefix(f"{images}/").removesuffix(image.path[-len(image.suffix) :])
+            key = image.bare_path.removeprefix(f"{images}/")
             if key in seen:
                 detail = f"has the same name as {seen[key]}, and so the same label; left out"
                 self._problem("duplicate_stem", image.path, detail)
@@ -123,7 +123,7 @@ class _Reader:
         if not self.tree.has_folder(labels):
             return {}
         files = (file for file in self.tree.files(labels) if file.suffix == ".txt" and file.name != "classes.txt")
-        return {file.path.removeprefix(f"{labels}/")[: -len(".txt")]: file for file in files}
+        return {file.bare_path.removeprefix(f"{labels}/"): file for file in files}
 
     def _read_picture(self, image: FileEntry, key: str, images: str, label: FileEntry | None) -> None:
         empty = empty_image_problem(image)

@@ -1,0 +1,84 @@
+"""`pillsnap data check DIR`: what a data set holds, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pillsnap.data.check import CheckReport, check_dataset
+from pillsnap.errors import DataError
+from pillsnap.jsonfile import save_json
+
+NUM_EXAMPLES = 3
+
+
+def check(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the data set.")],
+    reader: Annotated[str, typer.Option(help="auto, aihub576, yolo or folders.")] = "auto",
+    decode: Annotated[bool, typer.Option(help="Decode every picture, to find truncated ones.")] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all of it as JSON.")] = None,
+) -> None:
+    """Show what a data set holds and everything that is wrong with it; exit code 3 when it cannot be used."""
+    report = check_dataset(directory, reader, decode=decode)
+    if json_file:
+        save_json(json_file, report.to_dict())
+    show(report, Console())
+    if not (report.is_usable_for_classification or report.is_usable_for_detection):
+        raise DataError(
+            f"{directory} cannot train anything: it has {len(report.pills_per_class)} class(es) and no boxes. Two "
+            "classes are wanted for the classifier, or labelled boxes for the detector. Add pictures of another drug."
+        )
+
+
+def show(report: CheckReport, console: Console) -> None:
+    """Print a report as tables."""
+    console.print(_contents(report))
+    if report.problems:
+        console.print(_problems(report))
+    else:
+        console.print("No problems found.")
+    if not report.is_decoded:
+        console.print("Pictures were not decoded (--no-decode): truncated ones are not found.")
+
+
+def _contents(report: CheckReport) -> Table:
+    table = Table(title=f"Data set {escape(report.root)}", title_justify="left", show_header=False)
+    per_class = report.per_class()
+    sizes = [f"{size} ({count:,})" for size, count in list(report.sizes.items())[:NUM_EXAMPLES]]
+    more = len(report.sizes) - len(sizes)
+    rows = {
+        "reader": report.reader,
+        "single pictures": f"{report.num_pictures['single']:,}",
+        "combo pictures": f"{report.num_pictures['combo']:,}",
+        "parts": ", ".join(f"{part or 'none'} {count:,}" for part, count in report.num_parts.items()),
+        "classes": f"{len(report.pills_per_class):,}",
+        "pills per class": f"min {per_class['min']:,}, median {per_class['median']:g}, max {per_class['max']:,}",
+        "boxes": f"{report.num_boxes:,}",
+        "groups": f"{report.num_groups:,}",
+        "sizes": ", ".join(sizes) + (f" and {more:,} more" if more else ""),
+        "classification": "yes" if report.is_usable_for_classification else "no (fewer than two classes)",
+        "detection": "yes" if report.is_usable_for_detection else "no (no boxes)",
+    }
+    lonely = [code for code, count in report.pills_per_class.items() if count == 1]
+    if lonely:
+        shown = ", ".join(lonely[:NUM_EXAMPLES]) + (", ..." if len(lonely) > NUM_EXAMPLES else "")
+        rows["classes of one pill"] = f"{len(lonely):,}, which can be trained but not validated: {shown}"
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def _problems(report: CheckReport) -> Table:
+    table = Table(title=f"{len(report.problems):,} problems", title_justify="left")
+    table.add_column("kind")
+    table.add_column("files", justify="right")
+    table.add_column("examples", overflow="fold")
+    for kind, problems in report.problems_by_kind().items():
+        examples = [f"{problem.path}: {problem.detail}" for problem in problems[:NUM_EXAMPLES]]
+        table.add_row(kind, f"{len(problems):,}", escape("\n".join(examples)))
+    return table

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pillsnap.cli.data import check
+from pillsnap.errors import DataError
+from tests.builders import write_folders, write_image, write_yolo
+
+pytestmark = pytest.mark.req("DAT-2")
+
+
+def test_contents_and_problems_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (write_yolo(tmp_path / "[data]") / "images" / "train" / "a0.jpg").unlink()
+    check(tmp_path / "[data]", decode=False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "[data]" in text
+    assert "classes │ 2" in text
+    assert "train 13" in text
+    assert "missing_image" in text
+    assert "truncated ones are not found" in text
+
+
+def test_a_clean_data_set_has_no_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(write_folders(tmp_path, {"alpha": 2, "beta": 1}), decode=True)
+    text = capsys.readouterr().out
+    assert "No problems found." in text
+    assert "which can be trained but not validated: beta" in text
+
+
+def test_all_of_it_is_written_as_json(tmp_path: Path) -> None:
+    check(write_folders(tmp_path / "data"), decode=False, json_file=tmp_path / "report.json")
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert content["num_pictures"] == {"single": 8, "combo": 0}
+
+
+def test_a_data_set_that_cannot_train_anything_ends_with_the_data_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "alpha" / "1.jpg")
+    with pytest.raises(DataError, match=r"cannot train anything: it has 1 class\(es\) and no boxes") as error:
+        check(tmp_path, decode=False)
+    assert error.value.exit_code == 3
+    assert "fewer than two classes" in capsys.readouterr().out
