@@ -16,7 +16,10 @@ from pillsnap.jsonfile import save_json
 
 NUM_EXAMPLES = 3
 
+app = typer.Typer(no_args_is_help=True)
 
+
+@app.command()
 def check(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the data set.")],
     reader: Annotated[str, typer.Option(help="auto, aihub576, yolo or folders.")] = "auto",

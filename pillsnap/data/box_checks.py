@@ -33,7 +33,7 @@ def check_box(box_xyxy: Box, size_wh: tuple[int, int]) -> BoxCheck:
     """
     x_min, y_min, x_max, y_max = box_xyxy
     width, height = x_max - x_min, y_max - y_min
-    shown = f"box of {width:g}x{height:g} px at ({x_min:g}, {y_min:g})"
+    shown = f"box of {width:.4g}x{height:.4g} px at ({x_min:.4g}, {y_min:.4g})"
     if width <= 0 or height <= 0:
         return BoxCheck(None, "zero_size_box", f"{shown} has no area; the box is not used")
     if min(width, height) < MIN_SIDE_PX:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pillsnap.cli.data import check
+from pillsnap.cli.main import main
 from pillsnap.errors import DataError
 from tests.builders import write_folders, write_image, write_yolo
 
@@ -44,3 +45,19 @@ def test_a_data_set_that_cannot_train_anything_ends_with_the_data_error(
         check(tmp_path, decode=False)
     assert error.value.exit_code == 3
     assert "fewer than two classes" in capsys.readouterr().out
+
+
+def test_the_command_returns_the_exit_code(tmp_path: Path) -> None:
+    write_yolo(tmp_path)
+    with pytest.raises(SystemExit) as leaving:
+        main(["data", "check", str(tmp_path), "--no-decode", "--reader", "yolo"])
+    assert leaving.value.code == 0
+
+
+def test_the_command_on_a_missing_folder_ends_with_3_and_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["data", "check", str(tmp_path / "nowhere")])
+    assert leaving.value.code == 3
+    assert "nowhere does not exist" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pillsnap.data.check import check_dataset
+from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
 from pillsnap.errors import ConfigError, DataError
 from tests.builders import aihub_combo_dirs, aihub_single_dirs, write_aihub, write_folders, write_image, write_yolo
 
@@ -89,3 +90,12 @@ def test_a_data_set_of_broken_pictures_is_an_error(tmp_path: Path) -> None:
 def test_an_unknown_reader_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="data.reader is 'voc'"):
         check_dataset(tmp_path, "voc")
+
+
+def test_what_was_planted_is_what_is_found(tmp_path: Path) -> None:
+    spec = SyntheticSpec(num_drugs=4, singles_per_drug=12, num_combos=6, width=160, height=200, blemishes=True)
+    planted = draw_dataset(tmp_path / "data", spec, num_processes=1).faults
+    found = check_dataset(tmp_path / "data", processes=1).problems_by_kind()
+    assert {kind: [problem.path for problem in problems] for kind, problems in found.items()} == {
+        kind: paths for kind, paths in planted.items() if kind != "hidden_file"
+    }
