@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from pillsnap.data.check import CheckReport, check_dataset
@@ -27,10 +28,16 @@ def check(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all of it as JSON.")] = None,
 ) -> None:
     """Show what a data set holds and everything that is wrong with it; exit code 3 when it cannot be used."""
-    report = check_dataset(directory, reader, decode=decode)
+    console = Console()
+    # A bar on a terminal only: decoding a million pictures takes hours, but a log file has no use for it.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("decoding", total=None)
+        report = check_dataset(
+            directory, reader, decode=decode, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
     if json_file:
         save_json(json_file, report.to_dict())
-    show(report, Console())
+    show(report, console)
     if not (report.is_usable_for_classification or report.is_usable_for_detection):
         raise DataError(
             f"{directory} cannot train anything: it has {len(report.pills_per_class)} class(es) and no boxes. Two "
@@ -41,6 +48,7 @@ def check(
 def show(report: CheckReport, console: Console) -> None:
     """Print a report as tables."""
     console.print(_contents(report))
+    console.print()
     if report.problems:
         console.print(_problems(report))
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ MAX_PROCESSES = 16
 CHUNK = 32  # pictures handed to a process at a time
 
 SizedPath = tuple[str, str, int, int]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +87,14 @@ class CheckReport:
         }
 
 
-def check_dataset(root: Path, reader: str = AUTO, *, decode: bool = True, processes: int | None = None) -> CheckReport:
+def check_dataset(
+    root: Path,
+    reader: str = AUTO,
+    *,
+    decode: bool = True,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
     """Read a data set and, if wanted, decode every picture of it.
 
     Args:
@@ -94,6 +102,7 @@ def check_dataset(root: Path, reader: str = AUTO, *, decode: bool = True, proces
         reader: Name of a reader, or "auto".
         decode: Decode every picture (about 20 ms each at 976x1280, per process).
         processes: How many decode; None for one per core, 1 to decode in this process.
+        progress: Called with (pictures decoded, pictures in all).
 
     Returns:
         Counts and problems. Pictures that cannot be decoded are problems and are not counted.
@@ -105,7 +114,7 @@ def check_dataset(root: Path, reader: str = AUTO, *, decode: bool = True, proces
     scan = load_index(root, reader)
     records, problems = scan.records, scan.problems
     if decode:
-        found = list(_decode_all(root, records, processes))
+        found = _decode_all(root, records, processes, progress or _ignore)
         broken = {problem.path for problem in found if problem.kind == "truncated_image"}
         usable = np.array([path not in broken for path in records.column("image_path").tolist()], bool)
         records, problems = records.select(usable), [*problems, *found]
@@ -138,18 +147,29 @@ def _report(root: Path, is_decoded: bool, records: Records, problems: list[Probl
     )
 
 
-def _decode_all(root: Path, records: Records, processes: int | None) -> Iterator[Problem]:
+def _decode_all(root: Path, records: Records, processes: int | None, progress: Progress) -> list[Problem]:
     columns = (records.column(name).tolist() for name in ("image_path", "width", "height"))
     paths: Iterable[SizedPath] = ((str(root), *row) for row in zip(*columns, strict=True))
     num_processes = min(processes or os.cpu_count() or 1, MAX_PROCESSES)
     if num_processes == 1:
-        results: Iterable[Problem | None] = map(decode_problem, paths)
-        yield from (problem for problem in results if problem)
-        return
+        return _collect(map(decode_problem, paths), len(records), progress)
     # Not fork: the caller may have threads (torch, logging) whose locks a forked child would inherit.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
-        yield from (problem for problem in pool.map(decode_problem, paths, chunksize=CHUNK) if problem)
+        return _collect(pool.map(decode_problem, paths, chunksize=CHUNK), len(records), progress)
+
+
+def _collect(results: Iterable[Problem | None], total: int, progress: Progress) -> list[Problem]:
+    found = []
+    for number, problem in enumerate(results, start=1):
+        progress(number, total)
+        if problem:
+            found.append(problem)
+    return found
+
+
+def _ignore(_done: int, _total: int) -> None:
+    """Show no progress."""
 
 
 def decode_problem(sized_path: SizedPath) -> Problem | None:

@@ -45,6 +45,12 @@ def test_truncated_pictures_are_found_by_decoding(tmp_path: Path, processes: int
     assert check_dataset(tmp_path, decode=False).problems == []
 
 
+def test_progress_counts_up_to_the_number_of_pictures(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    check_dataset(write_folders(tmp_path), processes=1, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(number, 8) for number in range(1, 9)]
+
+
 def test_labels_for_a_picture_of_another_size_are_found_by_decoding(tmp_path: Path) -> None:
     write_aihub(tmp_path, singles={"K-000001": 1}, combos={})
     write_image(next(aihub_single_dirs(tmp_path, "K-000001")[0].iterdir()), (48, 64))

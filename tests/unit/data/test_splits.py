@@ -16,7 +16,7 @@ from pillsnap.data.splits import SplitColumn, assign_splits, leaking_groups
 from pillsnap.errors import ConfigError, DataError
 from tests.builders import write_aihub
 
-pytestmark = pytest.mark.req("DAT-1", "FIN-3")
+pytestmark = pytest.mark.req("DAT-1")
 
 
 def picture(path: str, code: str | None, group: str, part: str = "", box_codes: Iterable[str] = ()) -> Picture:
@@ -143,6 +143,7 @@ def test_every_class_keeps_a_group_in_train(
         assert ("test" in sides) == (count >= 3 and test > 0)
 
 
+@pytest.mark.req("FIN-3")
 def test_validation_drugs_of_the_released_split_are_unknown_and_never_tested(tmp_path: Path) -> None:
     scan = read_aihub576(
         write_aihub(
@@ -159,6 +160,7 @@ def test_validation_drugs_of_the_released_split_are_unknown_and_never_tested(tmp
     assert "unknown" not in set(column[~is_val_part])
 
 
+@pytest.mark.req("FIN-3")
 def test_validation_pictures_of_training_drugs_join_the_group_split(tmp_path: Path) -> None:
     scan = read_aihub576(
         write_aihub(

@@ -164,6 +164,17 @@ def test_a_class_list_among_the_labels_is_no_label(tmp_path: Path) -> None:
     assert read_yolo(tmp_path).problems == []
 
 
+def test_pictures_without_any_label_folder_are_an_error(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.jpg")
+    with pytest.raises(DataError, match=r"only problems: missing_label 1; first: images/a\.jpg: has no label file"):
+        read_yolo(tmp_path)
+
+
+def test_other_files_among_the_pictures_are_passed_over(tmp_path: Path) -> None:
+    (write_yolo(tmp_path) / "images" / "train" / "README.txt").write_text("licence")
+    assert read_yolo(tmp_path).problems == []
+
+
 def test_two_pictures_for_one_label_are_used_once(tmp_path: Path) -> None:
     write_image(write_yolo(tmp_path, {"train/a.jpg": [GOOD]}) / "images" / "train" / "a.png")
     scan = read_yolo(tmp_path)
