@@ -1,0 +1,137 @@
+"""Checkpoints: whole or not there, two tasks from one moment, damaged ones noticed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pillsnap.errors import CheckpointError, CheckpointWriteError
+from pillsnap.training.checkpoint import CheckpointStore, load_ckpt, save_ckpt
+
+BOTH = ("classification", "detection")
+
+
+def _states(value: float, tasks: tuple[str, ...] = BOTH) -> dict[str, dict[str, Any]]:
+    return {task: {"task": task, "weights": torch.full((4,), value)} for task in tasks}
+
+
+def _value(path: Path) -> float:
+    return float(load_ckpt(path)["weights"][0])
+
+
+@pytest.mark.req("UTL-13", "CKP-3")
+def test_a_checkpoint_loads_as_it_was_saved(tmp_path: Path) -> None:
+    obj = {"a": torch.arange(5), "b": {"c": [1, "two", None, 3.5]}}
+    save_ckpt(tmp_path / "deep" / "x.pt", obj)
+    found = load_ckpt(tmp_path / "deep" / "x.pt")
+    assert torch.equal(found["a"], obj["a"])
+    assert found["b"] == obj["b"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.pt"]
+
+
+@pytest.mark.req("UTL-13")
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "cannot be read as a checkpoint"), (b"PK\x03\x04 not really", "cannot be read as a checkpoint")],
+    ids=["empty", "garbage"],
+)
+def test_a_damaged_file_is_an_error(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=says):
+        load_ckpt(tmp_path / "x.pt")
+
+
+@pytest.mark.req("UTL-13")
+def test_a_missing_file_and_a_file_of_something_else_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_ckpt(tmp_path / "x.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match="holds a list; a checkpoint .dict. was wanted"):
+        load_ckpt(tmp_path / "list.pt")
+
+
+@pytest.mark.req("CKP-3")
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_ckpt(path, {"weights": torch.zeros(8)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        # The kernel refuses to let any file grow past this, which is what a full disk looks like to a writer.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        with pytest.raises(CheckpointWriteError, match="The last good checkpoint is untouched. Free some space"):
+            save_ckpt(path, {"weights": torch.zeros(50_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert len(load_ckpt(path)["weights"]) == 8
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.req("CKP-1")
+def test_a_moment_has_the_names_of_the_specification(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(_states(1.0), best=BOTH, loop_step=10)
+    store.save(_states(2.0), best=("detection",), loop_step=20)
+    names = tmp_path / "checkpoints"
+    assert _value(names / "last.pt") == _value(names / "detection_last.pt") == 2.0
+    assert _value(names / "best.pt") == _value(names / "classification_best.pt") == 1.0
+    assert _value(names / "detection_best.pt") == 2.0
+
+
+@pytest.mark.req("CKP-1", "CKP-2")
+def test_resuming_takes_both_tasks_from_the_newest_moment(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for number in range(1, 5):
+        store.save(_states(float(number)), best=(), loop_step=number * 10)
+    found = CheckpointStore(tmp_path).load_last()
+    assert found is not None
+    states, loop_step = found
+    assert loop_step == 40
+    assert {float(state["weights"][0]) for state in states.values()} == {4.0}
+    assert len(list((tmp_path / "checkpoints" / "moments").iterdir())) == 4
+
+
+@pytest.mark.req("CKP-3")
+def test_a_damaged_newest_moment_falls_back_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pillsnap"), "propagate", True)
+    store = CheckpointStore(tmp_path)
+    store.save(_states(1.0), best=(), loop_step=10)
+    store.save(_states(2.0), best=(), loop_step=20)
+    newest = tmp_path / "checkpoints" / "moments" / "000002-detection.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.unlink()
+    newest.write_bytes(content)
+    found = store.load_last()
+    assert found is not None
+    assert found[1] == 10
+    assert "000002-detection.pt is damaged" in caplog.text
+
+
+@pytest.mark.req("CKP-2")
+def test_nothing_to_resume_from_is_told_apart_from_nothing_whole(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    assert store.load_last() is None
+    store.save(_states(1.0), best=(), loop_step=10)
+    for path in (tmp_path / "checkpoints" / "moments").iterdir():
+        path.unlink()
+    with pytest.raises(CheckpointError, match="does not start over on its own"):
+        store.load_last()
+
+
+@pytest.mark.req("CKP-3")
+def test_the_manifest_names_a_checksum_for_every_file(tmp_path: Path) -> None:
+    CheckpointStore(tmp_path).save(_states(1.0), best=(), loop_step=10, is_completed=True)
+    manifest = json.loads((tmp_path / "checkpoints" / "manifest.json").read_text())
+    assert manifest["completed"] is True
+    assert all(len(entry["sha256"]) == 64 for entry in manifest["moments"][0]["files"].values())
