@@ -13,6 +13,7 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pillsnap.atomicfile import atomic_path
 
@@ -44,7 +45,8 @@ _KOREAN_FONTS = (
 
 def new_figure(width_inch: float, height_inch: float) -> Figure:
     """Return an empty figure whose parts are laid out without overlaps."""
-    figure = Figure(figsize=(width_inch, height_inch), dpi=110, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches
+    figure = Figure(figsize=(width_inch, height_inch), dpi=110, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
