@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,6 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 Values: TypeAlias = ArrayLike | torch.Tensor
 FloatValues: TypeAlias = NDArray[np.floating]
 IntValues: TypeAlias = NDArray[np.integer]
+
+
+def as_array(values: Values) -> NDArray[Any]:
+    """Return `values` as a NumPy array of its own type."""
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
 def as_floats(values: Values) -> FloatValues:
@@ -28,7 +33,7 @@ def as_ints(values: Values) -> IntValues:
     Raises:
         ValueError: `values` are not whole numbers by type, for example floats.
     """
-    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    array = as_array(values)
     if array.size == 0:
         return array.astype(np.int64)
     if not np.issubdtype(array.dtype, np.integer):

@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
-from pillsnap.evaluation.arrays import FloatValues, Values, as_floats
+from pillsnap.evaluation.arrays import FloatValues, Values, as_array, as_floats
 from pillsnap.evaluation.figure import GREY, PALETTE, drawable_label, font_families, new_figure, save_figure
 
 MAX_CLASSES_DRAWN = 6
@@ -81,7 +81,8 @@ def precision_recall_of_class(true: NDArray[np.bool_], scores: FloatValues) -> C
     best = np.maximum.accumulate(precision[:-1])[::-1]
     reached, first = np.unique(recall[:-1][::-1], return_index=True)  # the best of each recall comes first
     x = np.stack([np.concatenate([[0.0], reached[:-1]]), reached], axis=1).ravel()
-    return x, np.repeat(best[first], 2), float(average_precision_score(true, scores))
+    average = -np.sum(np.diff(recall) * precision[:-1])  # as average_precision_score, without sorting again
+    return x, np.repeat(best[first], 2), float(average)
 
 
 _ROC = _Kind("ROC", "AUC", "false-positive rate", "true-positive rate", roc_of_class)
@@ -90,13 +91,14 @@ _PR = _Kind("Precision and recall", "AP", "recall", "precision", precision_recal
 
 def _checked(y_true_onehot: Values, y_prob: Values) -> tuple[NDArray[np.bool_], FloatValues]:
     """Return labels and probabilities as arrays, or refuse them."""
-    true, prob = as_floats(y_true_onehot), as_floats(y_prob)
+    given, prob = as_array(y_true_onehot), as_floats(y_prob)
+    true = given == 1  # booleans: a float copy of 40,000 x 5,000 labels would take 1.6 GB
     if true.ndim != 2 or true.shape != prob.shape:
         raise ValueError(
             f"curves cannot be drawn: y_true_onehot has shape {true.shape} and y_prob {prob.shape}; wanted the same "
             "(N, C). Encode the labels with np.eye(C)[y_true]."
         )
-    if not (np.isin(true, (0, 1)).all() and (true.sum(axis=1) == 1).all()):
+    if not ((true | (given == 0)).all() and (true.sum(axis=1) == 1).all()):
         raise ValueError(
             "curves cannot be drawn: a row of y_true_onehot is not one-hot; wanted one 1 and zeros. Encode the labels "
             "with np.eye(C)[y_true]."
@@ -106,7 +108,7 @@ def _checked(y_true_onehot: Values, y_prob: Values) -> tuple[NDArray[np.bool_], 
             "curves cannot be drawn: y_prob holds NaN or infinity; wanted probabilities. Look for the step at which "
             "the model's output stopped being finite."
         )
-    return true.astype(bool), prob
+    return true, prob
 
 
 def _draw(kind: _Kind, true: NDArray[np.bool_], prob: FloatValues, labels: Sequence[str], out_path: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -37,6 +38,12 @@ def test_the_macro_areas_are_scikit_learns(tmp_path: Path, drawn: list[Figure]) 
     assert all(path.is_file() for path in paths)
     assert f"macro: mean AUC {roc_auc_score(onehot, prob, average='macro'):.3f}" in legend(drawn[0])
     assert f"macro: mean AP {average_precision_score(onehot, prob, average='macro'):.3f}" in legend(drawn[1])
+
+
+def test_tensors_of_booleans_are_taken(tmp_path: Path, drawn: list[Figure]) -> None:
+    onehot, prob = guesses(200, 4, 4)
+    plot_roc_pr_curves(torch.from_numpy(onehot == 1), torch.from_numpy(prob), tmp_path)
+    assert f"macro: mean AUC {roc_auc_score(onehot, prob, average='macro'):.3f}" in legend(drawn[0])
 
 
 def test_the_macro_roc_curve_holds_its_area(tmp_path: Path, drawn: list[Figure]) -> None:
