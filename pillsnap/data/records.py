@@ -107,9 +107,9 @@ class Records:
         return str(self.table.column("image_path")[row].as_py())
 
     def boxes_xyxy(self, row: int) -> FloatArray:
-        """Return the boxes of a picture, (N, 4) float32 pixels."""
+        """Return the boxes of a picture, (N, 4) float32 pixels, as an array of their own."""
         values = self.table.column("boxes_xyxy")[row].values
-        return np.asarray(values.to_numpy(zero_copy_only=False), np.float32).reshape(-1, 4)
+        return np.array(values.to_numpy(zero_copy_only=False), np.float32).reshape(-1, 4)
 
     def box_codes(self, row: int) -> list[str]:
         """Return the class key of each box of a picture."""

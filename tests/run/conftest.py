@@ -1,0 +1,52 @@
+"""One synthetic data set and one finished run that many tests look at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
+from pillsnap.training.run import RunResult, run_training
+from tests.run.tiny import tiny_config
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_before() -> Iterator[None]:
+    """Close the run's log files; the next test has its own."""
+    logger = logging.getLogger("pillsnap")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        handler.close()
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draw the tiny data set once; runs re-use it."""
+    root = tmp_path_factory.mktemp("tiny") / "data with a space 약"
+    cfg = tiny_config(root.parent / "exp", root)
+    draw_dataset(root, SyntheticSpec(**cfg.data.synthetic), num_processes=1)
+    return root
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A whole tiny run and the lines it wrote."""
+
+    exp_dir: Path
+    result: RunResult
+    log: str
+
+
+@pytest.fixture(scope="session")
+def finished_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """Train both tiny models once, interleaved, with EMA and class weights."""
+    exp_dir = tmp_path_factory.mktemp("finished") / "exp"
+    result = run_training(tiny_config(exp_dir, data_root))
+    return FinishedRun(exp_dir, result, (exp_dir / "logs" / "pillsnap.log").read_text(encoding="utf-8"))
