@@ -133,7 +133,8 @@ def _require_tasks(data: TwoStageData, cfg: DictConfig) -> None:
                 )
     if "detection" in cfg.train.tasks:
         for split in ("train", "val"):
-            if not len(data.labelled_rows(split, cfg.data.detection.images)):
+            rows = data.labelled_rows(split, cfg.data.detection.images)
+            if not any(len(data.records.boxes_xyxy(int(row))) for row in rows):
                 raise DataError(
                     f"{data.root} has no {cfg.data.detection.images} picture with boxes in its {split} split, so the "
                     "detector cannot be trained. Set data.detection.images=all to use single pictures with boxes, add "

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from pillsnap.data.images import decode_rgb
+from pillsnap.data.images import RgbImage, decode_rgb
 from pillsnap.data.loaders import classification_evaluation_loader, detection_evaluation_loader
 from pillsnap.data.twostage import TwoStageData
 from pillsnap.errors import BrokenImageError
@@ -62,13 +62,27 @@ class SplitEvaluation:
         figures: dict[str, Any] = {"split": split}
         classifier = self._classifier() if "classification" in self.cfg.train.tasks else None
         detector = self._detector() if "detection" in self.cfg.train.tasks else None
-        if classifier is not None:
+        rows = self._rows_with_boxes(split)
+        if classifier is not None and self._holds(split, len(self.data.evaluation_items(split)), "pill to classify"):
             figures["classification"] = self._classification(classifier, split)
-        if detector is not None:
-            figures["detection"] = self._detection(detector, split)
-        if classifier is not None and detector is not None:
-            figures["end_to_end"] = self._end_to_end(classifier, detector, split)
+        if detector is not None and self._holds(split, len(rows), "picture with boxes"):
+            figures["detection"], found = self._detection(detector, split)
+            if classifier is not None:
+                figures["end_to_end"] = self._end_to_end(classifier, detector, rows)
+            else:
+                self._draw(self._confident(found))
         return figures
+
+    def _holds(self, split: str, count: int, what: str) -> bool:
+        if not count:
+            logger.warning("the %s split holds no %s: that part is not evaluated", split, what)
+        return count > 0
+
+    def _rows_with_boxes(self, split: str) -> list[int]:
+        if "detection" not in self.cfg.train.tasks:
+            return []
+        rows = self.data.labelled_rows(split, self.cfg.data.detection.images)
+        return [int(row) for row in rows if len(self.data.records.boxes_xyxy(int(row)))]
 
     def _classifier(self) -> ClassifierEngine:
         path = self.exp_dir / CLASSIFIER_FILE
@@ -84,10 +98,14 @@ class SplitEvaluation:
         y_pred = found.y_prob.argmax(1)
         figures = evaluate_classification_metrics(found.y_true, y_pred, found.y_prob)
         reports, codes = self.exp_dir / "reports", list(engine.class_map.codes)
-        names = [engine.class_map.names.get(code, code) for code in codes]
+        names = [f"{code} {engine.class_map.names.get(code, '')}".strip() for code in codes]
         matrix = confusion_matrix(found.y_true, y_pred, labels=np.arange(len(codes)))
         plot_confusion_matrix(matrix, names, reports / "confusion_matrix.png")
-        plot_roc_pr_curves(np.eye(len(codes), dtype=np.int64)[found.y_true], found.y_prob, reports)
+        if len(np.unique(found.y_true)) > 1:
+            one_hot = np.eye(len(codes), dtype=bool)[found.y_true]
+            plot_roc_pr_curves(one_hot, found.y_prob, reports, class_names=names)
+        else:
+            logger.warning("the %s split holds one class only: ROC and PR curves need two", split)
         return {
             "acc": figures["accuracy"],
             "macro_f1": figures["macro_f1"],
@@ -98,60 +116,70 @@ class SplitEvaluation:
             "n_broken": len(found.broken),
         }
 
-    def _detection(self, engine: DetectorEngine, split: str) -> dict[str, Any]:
+    def _detection(self, engine: DetectorEngine, split: str) -> tuple[dict[str, Any], DetectionPredictions]:
         options = self.cfg.inference
         loader = detection_evaluation_loader(self.data, self.cfg, split)
         found = detect_loader(
             engine.model, loader, iou_threshold=options.iou_threshold, max_detections=options.max_detections
         )
-        self._draw_detections(found)
         figures = evaluate_detection_metrics(
             found.predictions, found.targets, conf_threshold=self.cfg.inference.conf_threshold
         )
-        return {**figures, "n_broken": len(found.broken)}
+        return {**figures, "n_broken": len(found.broken)}, found
 
-    def _draw_detections(self, found: DetectionPredictions) -> None:
-        # Spread over the split, so that not all pictures show the same drugs.
-        chosen = np.linspace(0, len(found.rows) - 1, min(NUM_PICTURES_DRAWN, len(found.rows))).round().astype(int)
+    def _end_to_end(self, classifier: ClassifierEngine, detector: DetectorEngine, rows: list[int]) -> dict[str, Any]:
+        pipeline = Pipeline(classifier, detector, self._settings())
+        answers, targets, drawn, num_broken = [], [], [], 0
+        to_draw = set(_spread(rows))
+        for row in rows:
+            try:
+                pills = pipeline.predict(self._image(row), "combo", self.cfg.inference.conf_threshold)["pills"]
+            except BrokenImageError:
+                num_broken += 1
+                continue
+            boxes = np.array([pill["box_xyxy"] for pill in pills], np.float32).reshape(-1, 4)
+            scores = np.array([pill["detection_confidence"] for pill in pills], np.float32)
+            codes = [pill["code"] for pill in pills]
+            answers.append((boxes, scores, codes))
+            targets.append((self.data.records.boxes_xyxy(row), self.data.records.box_codes(row)))
+            if row in to_draw:
+                drawn.append((row, boxes, scores, codes))
+        self._draw(drawn)
+        return {**evaluate_end_to_end(answers, targets), "n_broken": num_broken}
+
+    def _confident(self, found: DetectionPredictions) -> list[tuple[Any, ...]]:
+        chosen = []
+        for index in _spread(list(range(len(found.rows)))):
+            boxes, scores = found.predictions[index]["boxes_xyxy"], found.predictions[index]["scores"]
+            is_shown = scores >= self.cfg.inference.conf_threshold
+            chosen.append((found.rows[index], boxes[is_shown], scores[is_shown]))
+        return chosen
+
+    def _draw(self, found: list[tuple[Any, ...]]) -> None:
+        """Draw (row, boxes, scores[, codes]) beside what is labelled."""
         images, predictions = [], []
-        for index in dict.fromkeys(int(number) for number in chosen):
-            images.append(decode_rgb(self.data.root / self.data.records.image_path(found.rows[index])))
-            scores = found.predictions[index]["scores"]
-            confident = scores >= self.cfg.inference.conf_threshold
-            predictions.append(
-                {
-                    "boxes_xyxy": found.predictions[index]["boxes_xyxy"][confident],
-                    "scores": scores[confident],
-                    "targets": found.targets[index]["boxes_xyxy"],
-                }
-            )
+        for row, boxes, scores, *codes in found:
+            images.append(self._image(row))
+            prediction = {"boxes_xyxy": boxes, "scores": scores, "targets": self.data.records.boxes_xyxy(row)}
+            if codes:
+                prediction |= {"codes": codes[0], "target_codes": self.data.records.box_codes(row)}
+            predictions.append(prediction)
         plot_detection_results(images, predictions, self.exp_dir / "reports" / "detections")
 
-    def _end_to_end(self, classifier: ClassifierEngine, detector: DetectorEngine, split: str) -> dict[str, Any]:
+    def _settings(self) -> InferenceSettings:
         options = self.cfg.inference
-        settings = InferenceSettings(
+        return InferenceSettings(
+            conf_threshold=options.conf_threshold,
             iou_threshold=options.iou_threshold,
             max_detections=options.max_detections,
             crop_padding=options.crop_padding,
         )
-        pipeline = Pipeline(classifier, detector, settings)
-        answers, targets, num_broken = [], [], 0
-        for row in self.data.labelled_rows(split, self.cfg.data.detection.images):
-            boxes, codes = self.data.records.boxes_xyxy(int(row)), self.data.records.box_codes(int(row))
-            if not len(boxes):
-                continue
-            try:
-                image = decode_rgb(self.data.root / self.data.records.image_path(int(row)))
-            except BrokenImageError:
-                num_broken += 1
-                continue
-            pills = pipeline.predict(image, "combo", options.conf_threshold)["pills"]
-            answers.append(
-                (
-                    np.array([pill["box_xyxy"] for pill in pills], np.float32).reshape(-1, 4),
-                    np.array([pill["detection_confidence"] for pill in pills], np.float32),
-                    [pill["code"] for pill in pills],
-                )
-            )
-            targets.append((boxes, codes))
-        return {**evaluate_end_to_end(answers, targets), "n_broken": num_broken}
+
+    def _image(self, row: int) -> RgbImage:
+        return decode_rgb(self.data.root / self.data.records.image_path(row))
+
+
+def _spread(rows: list[int]) -> list[int]:
+    """Return a few rows spread over all of them, so that not every picture shows the same drugs."""
+    chosen = np.linspace(0, len(rows) - 1, min(NUM_PICTURES_DRAWN, len(rows))).round().astype(int)
+    return [rows[index] for index in dict.fromkeys(chosen.tolist())]

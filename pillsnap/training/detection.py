@@ -79,7 +79,7 @@ def validate_detection(
     Args:
         yolo_model: The detector.
         val_loader: Yields `DetectionBatch` with letterboxes.
-        cfg: Reads `inference.iou_threshold` and `inference.max_detections`.
+        cfg: Reads the section `inference`.
         logger: Told how many pictures could not be decoded.
         tb: Gets `detection/val/mAP@0.5`, `detection/val/mAP@0.5:0.95`, precision and recall.
         epoch_idx: Epoch number from 0, TensorBoard's step.
@@ -96,7 +96,7 @@ def validate_detection(
     )
     if found.broken:
         logger.warning("[val/detection] %d pictures could not be decoded and were left out", len(found.broken))
-    figures = evaluate_detection_metrics(found.predictions, found.targets)
+    figures = evaluate_detection_metrics(found.predictions, found.targets, conf_threshold=options.conf_threshold)
     names = ("mAP@0.5", "mAP@0.5:0.95", "precision", "recall")
     tb.add_scalars({f"val/{name}": float(figures[name]) for name in names}, epoch_idx, TB_PREFIX)
     return {key: float(value) for key, value in figures.items() if not isinstance(value, str)}

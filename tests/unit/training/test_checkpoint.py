@@ -28,7 +28,7 @@ def _value(path: Path) -> float:
 
 @pytest.mark.req("UTL-13", "CKP-3")
 def test_a_checkpoint_loads_as_it_was_saved(tmp_path: Path) -> None:
-    obj = {"a": torch.arange(5), "b": {"c": [1, "two", None, 3.5]}}
+    obj: dict[str, Any] = {"a": torch.arange(5), "b": {"c": [1, "two", None, 3.5]}}
     save_ckpt(tmp_path / "deep" / "x.pt", obj)
     found = load_ckpt(tmp_path / "deep" / "x.pt")
     assert torch.equal(found["a"], obj["a"])

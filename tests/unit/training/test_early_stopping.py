@@ -45,7 +45,7 @@ def test_smaller_is_better_in_mode_min() -> None:
     ],
 )
 def test_what_cannot_be_judged_is_an_error(
-    metrics: dict[str, float], options: dict[str, str], error: type[Exception], says: str
+    metrics: dict[str, float], options: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
         early_stopping({"metrics": metrics}, "macro_f1", **options)

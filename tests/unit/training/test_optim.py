@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from pillsnap.training.optim import build_optimizer, build_scheduler, cosine_factor
@@ -14,7 +14,7 @@ from pillsnap.training.optim import build_optimizer, build_scheduler, cosine_fac
 pytestmark = pytest.mark.req("PRC-5")
 
 
-def _cfg(scheduler: str = "cosine", warmup_steps: int = 4) -> OmegaConf:
+def _cfg(scheduler: str = "cosine", warmup_steps: int = 4) -> DictConfig:
     train = {"lr": 0.1, "weight_decay": 0.05, "scheduler": scheduler, "warmup_steps": warmup_steps, "epochs": 4}
     return OmegaConf.create({"train": train})
 

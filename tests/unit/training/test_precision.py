@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from pillsnap.training.precision import (
     classification_precision,
@@ -57,7 +57,7 @@ def test_without_cuda_the_cpu_is_used_and_no_gpu_memory_is_reported() -> None:
     assert cuda_mem_mb() == 0.0
 
 
-def _task(**values: object) -> OmegaConf:
+def _task(**values: object) -> DictConfig:
     return OmegaConf.create(
         {
             "train": {
