@@ -62,6 +62,7 @@ class ClassificationTask(Task):
     name = CLASSIFICATION
     log_label = "train"
     tb_prefix = ""
+    tie_breaker = ("val_loss", -1.0)
 
     def __init__(
         self,

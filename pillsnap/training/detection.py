@@ -56,6 +56,7 @@ class DetectionTask(Task):
     name = DETECTION
     log_label = "train/detection"
     tb_prefix = TB_PREFIX
+    tie_breaker = ("mAP@0.5:0.95", 1.0)
 
     def evaluate(self) -> dict[str, float]:
         """Return mAP@0.5, mAP@0.5:0.95, precision, recall and counts of the val split."""

@@ -72,6 +72,8 @@ class Task(ABC):
     name: TaskName
     log_label: str
     tb_prefix: str
+    tie_breaker: tuple[str, float]
+    """Figure that decides between validations with the same monitored one, and its sign: +1 more is better, -1 less."""
 
     def __init__(
         self,
@@ -183,6 +185,7 @@ class Task(ABC):
         self.stopping["metrics"] = figures
         monitor = stopping.monitor[self.name]
         stop, is_best = early_stopping(self.stopping, monitor, stopping.mode, stopping.patience, stopping.min_delta)
+        is_best = self._keeps(figures, is_best, is_tie=figures[monitor] == self.stopping["best"])
         train_loss, self.log.epoch_loss = self.log.epoch_loss.mean(), EpochLoss()
         lr = float(self.parts.scheduler.get_last_lr()[0])
         epoch = {"epoch": self.clock.epoch + 1, "train_loss": train_loss, "lr": lr, **figures, "is_best": is_best}
@@ -196,6 +199,15 @@ class Task(ABC):
             f"{' best' if is_best else ''}{f' (no gain for {stopping.patience} epochs: stop)' if stop else ''}"
         )
         return ValidationResult(figures, is_best)
+
+    def _keeps(self, figures: dict[str, float], is_best: bool, *, is_tie: bool) -> bool:
+        # A monitor that has reached 1.0 says nothing about the epochs after; without this the first of them would win.
+        key, sign = self.tie_breaker
+        value = sign * figures[key]
+        if is_best or (is_tie and value > self.stopping["tie_breaker"]):
+            self.stopping["tie_breaker"] = value
+            return True
+        return False
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
@@ -216,7 +228,7 @@ class Task(ABC):
             "clock": {**asdict(self.clock), "step_size": self._sampler.step_size},
             "history": self.history,
             "epoch_loss": asdict(self.log.epoch_loss),
-            "stopping": {key: self.stopping[key] for key in ("best", "bad_epochs") if key in self.stopping},
+            "stopping": {key: self.stopping[key] for key in ("best", "bad_epochs", "tie_breaker") if key in self.stopping},
             "identity": self.identity,
             **self.extras,
         }
