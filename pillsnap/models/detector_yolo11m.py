@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from pillsnap.boxes import FloatArray
@@ -308,15 +309,18 @@ def _kept_process_settings() -> Iterator[None]:
     """Put back what ultralytics changes for the whole process.
 
     That is: environment variables (OMP_NUM_THREADS=1 among them), `torch.save` (which it replaces by one that waits and
-    tries again when the disk is full), warning filters and print options. OpenCV stays at one thread: forked
-    loader workers must not share its thread pool.
+    tries again when the disk is full), `PIL.Image.open` (by one that ends with ModuleNotFoundError on a file that is no
+    picture), warning filters and print options. OpenCV stays at one thread: forked loader workers must not share its
+    thread pool.
     """
     environment, save, print_options = dict(os.environ), torch.save, torch._tensor_str.get_printoptions()
+    image_open = Image.open
     try:
         with warnings.catch_warnings(), np.printoptions():
             yield
     finally:
         torch.save = save
+        Image.open = image_open
         torch.set_printoptions(**print_options)  # type: ignore[no-untyped-call]
         for name in set(os.environ) - set(environment):
             del os.environ[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from pillsnap.training.run import RunResult, run_training
 from tests.run.tiny import tiny_config
 
 
-@pytest.fixture(autouse=True)
-def _logger_as_before() -> Iterator[None]:
-    """Close the run's log files; the next test has its own."""
+@contextmanager
+def logger_as_before() -> Iterator[None]:
+    """Close the log files of the runs in the block and put the logger's state back."""
     logger = logging.getLogger("pillsnap")
     handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
     yield
@@ -24,6 +25,12 @@ def _logger_as_before() -> Iterator[None]:
         handler.close()
     logger.handlers, logger.propagate = handlers, propagate
     logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    with logger_as_before():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -48,5 +55,6 @@ class FinishedRun:
 def finished_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """Train both tiny models once, interleaved, with EMA and class weights."""
     exp_dir = tmp_path_factory.mktemp("finished") / "exp"
-    result = run_training(tiny_config(exp_dir, data_root))
+    with logger_as_before():
+        result = run_training(tiny_config(exp_dir, data_root))
     return FinishedRun(exp_dir, result, (exp_dir / "logs" / "pillsnap.log").read_text(encoding="utf-8"))

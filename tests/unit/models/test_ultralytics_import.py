@@ -7,10 +7,11 @@ import pytest
 PROGRAM = """
 import os, sys, warnings
 import numpy, torch
+from PIL import Image
 import pillsnap.models.detector_yolo11m as detector
 
 def process_settings():
-    return dict(os.environ), torch.save, list(warnings.filters), numpy.get_printoptions()["linewidth"]
+    return dict(os.environ), torch.save, Image.open, list(warnings.filters), numpy.get_printoptions()["linewidth"]
 
 assert "ultralytics" not in sys.modules, "imported too early"
 before = process_settings()
