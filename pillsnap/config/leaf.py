@@ -26,8 +26,8 @@ class LeafType:
 
     base: type
     """bool, int, float, str or list."""
-    choices: tuple[str, ...] = ()
-    """The allowed texts; empty where any text will do."""
+    choices: tuple[str | int, ...] = ()
+    """The allowed values, of one type; empty where any of the type will do."""
     rules: tuple[Rule, ...] = ()
     item: LeafType | None = None
     """The type of each item of a list."""
@@ -44,7 +44,7 @@ class LeafType:
             (inner_annotation,) = (argument for argument in arguments if argument is not NoneType)
             return replace(cls.from_annotation(inner_annotation), is_nullable=True)
         if origin is Literal:
-            return cls(base=str, choices=arguments)
+            return cls(base=type(arguments[0]), choices=arguments)
         if origin is list:
             return cls(base=list, item=cls.from_annotation(arguments[0]))
         return cls(base=annotation)
@@ -74,7 +74,7 @@ class LeafType:
         if PATH in self.rules:
             text = "the path of a file or folder"
         elif self.choices:
-            text = "one of: " + ", ".join(self.choices)
+            text = "one of: " + ", ".join(map(str, self.choices))
         else:
             text = " ".join([_WORDS[self.base], *(rule.text for rule in self.rules)])
         if self.item is not None:

@@ -41,6 +41,10 @@ class Model:
     """A local file of weights to start from."""
     image_size: Annotated[int, at_least(32)]
     """Side of the square input in pixels."""
+    global_pool: Literal["avg", "max", "avgmax", "catavgmax"] | None
+    """How the last feature map becomes a vector; null: the backbone's own way. `max` finds a small pill in a frame."""
+    output_stride: Literal[8, 16, 32] | None
+    """Input pixels a cell of the last feature map; null: the backbone's own. Fewer keep the shape of a small pill."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,8 +74,16 @@ def load_classifier(checkpoint: Checkpoint, path: Path, device: torch.device) ->
         raise CheckpointError(
             f"{path} holds a class map or input description that cannot be used: {error}. Train again."
         ) from error
-    backbone = str(part(checkpoint, path, "config_snapshot", "model", "backbone"))
-    model = build_classification_model(backbone, len(class_map), channels_last=False, pretrained=False)
+    settings = part(checkpoint, path, "config_snapshot", "model")
+    backbone = str(part(settings, path, "backbone"))
+    model = build_classification_model(
+        backbone,
+        len(class_map),
+        channels_last=False,
+        pretrained=False,
+        global_pool=part(settings, path, "global_pool"),
+        output_stride=part(settings, path, "output_stride"),
+    )
     _load_weights(model, checkpoint, path, f"{backbone} with {len(class_map)} classes")
     return ClassifierEngine(model.eval().to(device), spec, class_map)
 

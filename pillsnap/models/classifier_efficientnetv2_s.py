@@ -7,10 +7,12 @@ random start because something else did not work. Mean, standard deviation and i
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from torch import nn
 
 from pillsnap.data.preprocess import RESAMPLING, ClassifierInput
 from pillsnap.errors import ModelError
-from pillsnap.models.weights import load_fitting, read_state_dict
+from pillsnap.models.weights import first_sentence, load_fitting, read_state_dict
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,14 @@ HUB_ERRORS: tuple[type[Exception], ...] = (
 
 
 def build_classification_model(
-    backbone: str, num_classes: int, channels_last: bool, *, pretrained: bool = True, weights: str | None = None
+    backbone: str,
+    num_classes: int,
+    channels_last: bool,
+    *,
+    pretrained: bool = True,
+    weights: str | None = None,
+    global_pool: str | None = None,
+    output_stride: int | None = None,
 ) -> nn.Module:
     """Build the classifier, in training mode, on the CPU.
 
@@ -50,22 +59,27 @@ def build_classification_model(
         channels_last: Lay the parameters out for NHWC convolutions; the inputs must follow (PRC-3).
         pretrained: Fetch the backbone's published weights. Not read when `weights` is given.
         weights: Path of a state dict of this backbone (.pt, .pth, .safetensors), used instead of the hub's.
+        global_pool: How the last feature map becomes a vector (`avg`, `max`, `avgmax`, `catavgmax`); None takes the
+            backbone's own way.
+        output_stride: Pixels of the input a cell of the last feature map (8, 16, 32); None takes the backbone's own.
 
     Returns:
         A model from (B, 3, S, S) float32 to logits (B, num_classes).
 
     Raises:
-        ModelError: The backbone is unknown, has no published weights, its hub cannot be reached, or the file in
-            `weights` cannot be read or belongs to another model.
+        ModelError: The backbone is unknown, has no published weights, has no such pooling or stride, its hub cannot be
+            reached, or the file in `weights` cannot be read or belongs to another model.
     """
     config = _known_config(backbone)
+    options = {"global_pool": global_pool, "output_stride": output_stride}
+    create = functools.partial(_create, backbone, num_classes, {k: v for k, v in options.items() if v is not None})
     if weights is not None:
-        model = timm.create_model(backbone, pretrained=False, num_classes=num_classes)
+        model = create(pretrained=False)
         load_fitting(model, read_state_dict(Path(weights)), _head_prefixes(config), weights)
     elif pretrained:
-        model = _create_from_hub(backbone, num_classes, config)
+        model = _from_hub(backbone, config, create)
     else:
-        model = timm.create_model(backbone, pretrained=False, num_classes=num_classes)
+        model = create(pretrained=False)
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
@@ -125,7 +139,20 @@ def _head_prefixes(config: Any) -> tuple[str, ...]:
     return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
 
 
-def _create_from_hub(backbone: str, num_classes: int, config: Any) -> nn.Module:
+def _create(backbone: str, num_classes: int, options: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    try:
+        return timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes, **options)
+    except (TypeError, AssertionError, NotImplementedError) as error:
+        if not options:
+            raise
+        asked = " ".join(f"model.{name}={value}" for name, value in options.items())
+        raise ModelError(
+            f"model.backbone {backbone!r} cannot be built with {asked} ({first_sentence(error)}). Set them to null, or "
+            "choose a backbone that has them (ResNets do)."
+        ) from error
+
+
+def _from_hub(backbone: str, config: Any, create: Callable[..., nn.Module]) -> nn.Module:
     if not config.has_weights:
         raise ModelError(
             f"model.backbone {backbone!r} has no published weights, but model.pretrained is true. {_ways_out()}, "
@@ -135,7 +162,7 @@ def _create_from_hub(backbone: str, num_classes: int, config: Any) -> nn.Module:
     if reason is not None:
         raise _unreachable(backbone, reason)
     try:
-        return timm.create_model(backbone, pretrained=True, num_classes=num_classes)
+        return create(pretrained=True)
     except HUB_ERRORS as error:
         raise _unreachable(backbone, str(error)) from error
 

@@ -32,6 +32,8 @@ def build_classifier(cfg: DictConfig, num_classes: int) -> tuple[nn.Module, Clas
         cfg.train.classification.channels_last,
         pretrained=cfg.model.pretrained,
         weights=cfg.model.weights,
+        global_pool=cfg.model.global_pool,
+        output_stride=cfg.model.output_stride,
     )
     return model, classifier_input(model, cfg.model.image_size, cfg.data.classification.frame_fit)
 
@@ -107,6 +109,8 @@ def _classification_task(
             "num_classes": len(meta.class_map),
             "class map": meta.class_map.digest,
             "model.image_size": cfg.model.image_size,
+            "model.global_pool": cfg.model.global_pool,
+            "model.output_stride": cfg.model.output_stride,
         },
         extras={"classifier_input": spec.to_dict()},
     )

@@ -228,7 +228,9 @@ class Task(ABC):
             "clock": {**asdict(self.clock), "step_size": self._sampler.step_size},
             "history": self.history,
             "epoch_loss": asdict(self.log.epoch_loss),
-            "stopping": {key: self.stopping[key] for key in ("best", "bad_epochs", "tie_breaker") if key in self.stopping},
+            "stopping": {
+                key: self.stopping[key] for key in ("best", "bad_epochs", "tie_breaker") if key in self.stopping
+            },
             "identity": self.identity,
             **self.extras,
         }

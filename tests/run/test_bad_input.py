@@ -138,8 +138,8 @@ def test_pretrained_weights_without_a_network_are_an_error_with_two_ways_out(
     ("override", "says"),
     [
         pytest.param(
-            "model.backbone=mobilenetv3_small_075",
-            "model.backbone = mobilenetv3_small_050, this run has",
+            "model.backbone=resnet10t",
+            "model.backbone = test_resnet, this run has",
             id="backbone",
         ),
         pytest.param(

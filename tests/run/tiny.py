@@ -16,7 +16,6 @@ TINY = (
     "data.synthetic.num_combos=18",
     "data.synthetic.width=160",
     "data.synthetic.height=200",
-    "model.backbone=mobilenetv3_small_050",
     "model.image_size=32",
     "detection.image_size=64",
     "train.batch_size=8",
