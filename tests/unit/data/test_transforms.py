@@ -49,7 +49,7 @@ def test_a_pill_is_turned_but_never_mirrored() -> None:
     turn = Augmentation(rotation_degrees=180, brightness=0, contrast=0, saturation=0, hue=0, blur=0)
     for key in range(30):
         pixels = training_view(photo, box, SPEC, turn, "box", sample_generator(key)).astype(int)
-        white = np.argwhere((pixels.min(2) > 180)).mean(0)
+        white = np.argwhere(pixels.min(2) > 180).mean(0)
         red = np.argwhere((pixels[..., 0] > 150) & (pixels[..., 1] < 100)).mean(0)
         green = np.argwhere((pixels[..., 1] > 150) & (pixels[..., 0] < 100)).mean(0)
         along, across = white - red, green - red
