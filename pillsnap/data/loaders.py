@@ -258,7 +258,9 @@ def _loader(dataset: Dataset[Any], sampler: Sampler[list[Key]], cfg: DictConfig,
 
 
 def _start_worker(worker_id: int) -> None:
-    # Ctrl-C reaches the whole process group; the main process decides what to finish and when workers end.
+    # Ctrl-C and a service manager's SIGTERM reach the whole process group; the main process decides what to finish.
+    # Workers end when the loader tells them to, or when the main process is gone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

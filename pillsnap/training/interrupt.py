@@ -32,6 +32,23 @@ class StopRequest:
         if self.signal_name is not None:
             raise InterruptedRunError(f"The run was stopped by {self.signal_name}.")
 
+    @contextmanager
+    def excusing_dead_workers(self) -> Iterator[None]:
+        """Turn the death of a loader's worker into the stop that was asked for.
+
+        A signal to the whole process group can reach a worker that has only just been forked and does not yet ignore it.
+
+        Raises:
+            InterruptedRunError: A worker died after a stop was asked for.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            self.check()
+            raise
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:

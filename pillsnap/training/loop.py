@@ -48,13 +48,14 @@ def train(
     by_name: dict[str, Task] = {task.name: task for task in tasks}
     while unfinished := [task.name for task in tasks if not task.is_finished]:
         task = by_name[next_task(turns.strategy, turns.interleave_ratio, state.step, unfinished)]
-        if not task.is_epoch_done:
-            train_step(task)
-            state.step += 1
-            on_step(task)
-        stop.check()
-        if task.is_epoch_done:
-            on_epoch(task, task.validate())
+        with stop.excusing_dead_workers():
+            if not task.is_epoch_done:
+                train_step(task)
+                state.step += 1
+                on_step(task)
+            stop.check()
+            if task.is_epoch_done:
+                on_epoch(task, task.validate())
 
 
 def train_step(task: Task) -> None:

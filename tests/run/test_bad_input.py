@@ -194,17 +194,21 @@ def _start(exp_dir: Path, data_root: Path, *more: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
 
 
 @pytest.mark.req("SUC-1", "CKP-2")
-def test_ctrl_c_saves_a_checkpoint_and_ends_with_exit_code_130(data_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_run_saves_a_checkpoint_and_ends_with_exit_code_130(
+    data_root: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     process = _start(tmp_path / "exp", data_root, "dataloader.num_workers=1")
     assert process.stdout is not None
     for line in process.stdout:
         if "[train]" in line:
             break
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)  # a terminal and a service manager signal the whole group, workers included
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "train.resume=last" in errors

@@ -1,0 +1,45 @@
+"""Asking a run to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from pillsnap.errors import InterruptedRunError
+from pillsnap.training.interrupt import StopRequest, stop_on_signals
+
+DEAD_WORKER = "DataLoader worker (pid 7) is killed by signal: Terminated."
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_asks_and_does_not_interrupt(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_on_signals() as request:
+        request.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(InterruptedRunError, match=f"stopped by {number.name}"):
+            request.check()
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_leaves_at_once() -> None:
+    with stop_on_signals(), pytest.raises(KeyboardInterrupt):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_worker_that_dies_of_the_stop_is_the_stop() -> None:
+    request = StopRequest()
+    request.signal_name = "SIGTERM"
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM"), request.excusing_dead_workers():
+        raise RuntimeError(DEAD_WORKER)
+
+
+@pytest.mark.parametrize(("name", "text"), [(None, DEAD_WORKER), ("SIGTERM", "shapes differ")])
+def test_other_errors_stay_what_they_are(name: str | None, text: str) -> None:
+    request = StopRequest()
+    request.signal_name = name
+    with pytest.raises(RuntimeError, match=text.split("(")[0]), request.excusing_dead_workers():
+        raise RuntimeError(text)
