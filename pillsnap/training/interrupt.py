@@ -36,7 +36,7 @@ class StopRequest:
     def excusing_dead_workers(self) -> Iterator[None]:
         """Turn the death of a loader's worker into the stop that was asked for.
 
-        A signal to the whole process group can reach a worker that has only just been forked and does not yet ignore it.
+        A signal to the whole process group can reach a worker that was forked a moment ago and does not yet ignore it.
 
         Raises:
             InterruptedRunError: A worker died after a stop was asked for.
