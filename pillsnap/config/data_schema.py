@@ -35,7 +35,7 @@ class ClassificationData:
     train_view: Literal["both", "box", "frame"]
     """box: crops around the labelled pill. frame: whole photographs. both: from tight crops to the whole frame."""
     eval_view: Literal["frame", "box"]
-    """What validation and test of single photographs use: the whole photograph, or the crop of its labelled box."""
+    """What validation and test use: `frame`, single photographs seen whole; `box`, the crop of every labelled pill."""
     frame_fit: Literal["letterbox", "center"]
     """How a whole photograph becomes a square: padded, or its centre cut out."""
     combo_crops: bool

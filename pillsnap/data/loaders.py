@@ -177,9 +177,10 @@ def build_loaders(data: TwoStageData, cfg: DictConfig, spec: ClassifierInput | N
 def classification_evaluation_loader(data: TwoStageData, cfg: DictConfig, spec: ClassifierInput, split: str) -> Loader:
     """Return the classifier's loader over `split` in order, with the fixed views of evaluation."""
     padding = cfg.inference.crop_padding
-    view = EvaluationView(spec, cfg.data.classification.eval_view, padding)
+    eval_view = cfg.data.classification.eval_view
+    view = EvaluationView(spec, eval_view, padding)
     combo_view = EvaluationView(spec, "box", padding)
-    dataset = ClassificationDataset(data.records, data.evaluation_items(split), data.root, (view, combo_view), spec)
+    dataset = ClassificationDataset(data.records, data.evaluation_items(split, eval_view), data.root, (view, combo_view), spec)
     sampler = OrderedSampler(len(dataset), for_task(cfg, "classification").train.batch_size)
     return _loader(dataset, sampler, cfg, is_training=False)
 

@@ -62,9 +62,17 @@ class TwoStageData:
         has_boxes = np.array([len(self.records.boxes_xyxy(int(row))) > 0 for row in rows], bool)
         return np.asarray(rows[(task == COMBO) | has_boxes], np.int64)
 
-    def evaluation_items(self, split: str) -> ClassificationItems:
-        """Return what the classifier is judged on: single pictures, or the crops of combos where there are none."""
+    def evaluation_items(self, split: str, view: str) -> ClassificationItems:
+        """Return what the classifier is judged on.
+
+        Args:
+            split: "train", "val" or "test".
+            view: `frame`: single pictures, seen whole (the crops of combos where there are none). `box`: the crop of
+                every pill, of single and of combination pictures.
+        """
         rows = self.rows(split)
+        if view == "box":
+            return classification_items(self.records, rows, self.class_map)
         items = classification_items(self.records, rows, self.class_map, (SINGLE,))
         return items if len(items) else classification_items(self.records, rows, self.class_map, (COMBO,))
 
@@ -126,7 +134,7 @@ def _require_tasks(data: TwoStageData, cfg: DictConfig) -> None:
                 "train.tasks=[detection]."
             )
         for split in ("train", "val"):
-            if not len(data.evaluation_items(split)):
+            if not len(data.evaluation_items(split, cfg.data.classification.eval_view)):
                 raise DataError(
                     f"{data.root} has no pill of a known class in its {split} split. At least one is needed to train "
                     "and to validate. Add pictures, or change data.split."

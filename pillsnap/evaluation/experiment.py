@@ -63,7 +63,8 @@ class SplitEvaluation:
         classifier = self._classifier() if "classification" in self.cfg.train.tasks else None
         detector = self._detector() if "detection" in self.cfg.train.tasks else None
         rows = self._rows_with_boxes(split)
-        if classifier is not None and self._holds(split, len(self.data.evaluation_items(split)), "pill to classify"):
+        items = self.data.evaluation_items(split, self.cfg.data.classification.eval_view)
+        if classifier is not None and self._holds(split, len(items), "pill to classify"):
             figures["classification"] = self._classification(classifier, split)
         if detector is not None and self._holds(split, len(rows), "picture with boxes"):
             figures["detection"], found = self._detection(detector, split)
