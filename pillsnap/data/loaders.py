@@ -180,7 +180,9 @@ def classification_evaluation_loader(data: TwoStageData, cfg: DictConfig, spec: 
     eval_view = cfg.data.classification.eval_view
     view = EvaluationView(spec, eval_view, padding)
     combo_view = EvaluationView(spec, "box", padding)
-    dataset = ClassificationDataset(data.records, data.evaluation_items(split, eval_view), data.root, (view, combo_view), spec)
+    dataset = ClassificationDataset(
+        data.records, data.evaluation_items(split, eval_view), data.root, (view, combo_view), spec
+    )
     sampler = OrderedSampler(len(dataset), for_task(cfg, "classification").train.batch_size)
     return _loader(dataset, sampler, cfg, is_training=False)
 
