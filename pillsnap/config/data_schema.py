@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pillsnap.config.rules import DISTINCT, Count, CountOrZero, Name, PathText, between, inside
+from pillsnap.config.rules import DISTINCT, Count, CountOrZero, Name, PathText, at_least, between, inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class Split:
     """Share of each class's groups that validates; used by policy `groups`."""
     test_fraction: Annotated[float, inside(0, 1)]
     """Share of each class's groups that is kept for the final test; used by policy `groups`."""
+    seed: Annotated[int, at_least(0)]
+    """Which groups validate and test. Apart from `train.seed`, so that runs with other seeds are judged alike."""
 
 
 @dataclass(frozen=True, kw_only=True)

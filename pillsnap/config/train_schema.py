@@ -40,7 +40,7 @@ class Ema:
 class Monitor:
     """The validation figure that decides which checkpoint is best, per task."""
 
-    classification: Literal["macro_f1", "accuracy", "top5", "val_loss"]
+    classification: Literal["macro_f1", "acc", "top5", "val_loss"]
     """Figure of the classifier's validation."""
     detection: Literal["mAP@0.5", "mAP@0.5:0.95", "precision", "recall"]
     """Figure of the detector's validation."""

@@ -7,7 +7,7 @@ are left out and carried along as `broken`, so that they can be counted and name
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -36,14 +36,15 @@ class ClassificationSample:
 
 @dataclass(frozen=True, slots=True)
 class DetectionSample:
-    """One detector input: uint8 (3, S, S) RGB and its boxes (N, 4) as normalised centre format.
+    """One detector input: uint8 (3, S, S) RGB and its boxes, float32 (N, 4), as normalised centre format.
 
-    `letterbox`, `target_xyxy` (pixels of the photograph) and `row` are there in evaluation only, where the way back to
-    the photograph is known.
+    Inside a batch the image is None: it lies in the batch's tensor, and a second copy would cross from the worker too.
+    Boxes are NumPy arrays because every tensor costs a file descriptor on that way. `letterbox`, `target_xyxy` (pixels
+    of the photograph) and `row` are there in evaluation only, where the way back to the photograph is known.
     """
 
-    image_CHW: torch.Tensor
-    boxes_cxcywh_norm: torch.Tensor
+    image_CHW: torch.Tensor | None
+    boxes_cxcywh_norm: FloatArray
     sample_id: int
     row: int
     letterbox: Letterbox | None = None
@@ -104,10 +105,10 @@ class DetectionBatch:
     def targets(self, device: torch.device) -> dict[str, torch.Tensor]:
         """Return the flat target tensors YOLO's loss reads: batch_idx (N,), cls (N, 1), bboxes (N, 4)."""
         counts = [len(sample.boxes_cxcywh_norm) for sample in self.samples]
-        boxes = torch.cat([sample.boxes_cxcywh_norm for sample in self.samples]).to(device, non_blocking=True)
+        boxes = torch.from_numpy(np.concatenate([sample.boxes_cxcywh_norm for sample in self.samples])).to(device)
         index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).float()
         return {
-            "batch_idx": index.to(device, non_blocking=True),
+            "batch_idx": index.to(device),
             "cls": torch.zeros(len(boxes), 1, device=device),
             "bboxes": boxes,
         }
@@ -141,7 +142,8 @@ def safe_collate(samples: Sequence[Sample | Broken]) -> Batch | list[Broken]:
             broken,
         )
     if detection:
-        return DetectionBatch(torch.stack([sample.image_CHW for sample in detection]), detection, broken)
+        images = torch.stack([sample.image_CHW for sample in detection if sample.image_CHW is not None])
+        return DetectionBatch(images, [replace(sample, image_CHW=None) for sample in detection], broken)
     return broken
 
 

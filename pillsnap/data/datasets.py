@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -246,7 +245,7 @@ class DetectionTrainingDataset(Dataset[DetectionSample | Broken]):
         transforms = self.mosaic if epoch < self.mosaic_epochs else self.plain
         with seeded_globals(self.seed, "detection", epoch, sample_id):
             out = transforms(self.pictures.label(position, image))
-        return DetectionSample(out["img"], out["bboxes"].float().reshape(-1, 4), sample_id, row)
+        return DetectionSample(out["img"], out["bboxes"].float().reshape(-1, 4).numpy(), sample_id, row)
 
 
 class DetectionEvaluationDataset(Dataset[DetectionSample | Broken]):
@@ -272,4 +271,4 @@ class DetectionEvaluationDataset(Dataset[DetectionSample | Broken]):
         target = records.boxes_xyxy(row)
         boxes = xyxy_to_cxcywh_norm(geometry.to_input(target), (self.pictures.size_px, self.pictures.size_px))
         sample_id = int(records.table.column("sample_id")[row].as_py())
-        return DetectionSample(channels_first(pixels), torch.from_numpy(boxes), sample_id, row, geometry, target)
+        return DetectionSample(channels_first(pixels), boxes, sample_id, row, geometry, target)

@@ -6,6 +6,8 @@ EXIF-rotated file means the same everywhere and a broken one fails in one way.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,19 @@ from pillsnap.errors import BrokenImageError
 
 RgbImage = NDArray[np.uint8]
 
+# What Pillow raises on damaged files; the last five come out of damaged EXIF blocks and compressed streams.
+DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    Image.DecompressionBombError,
+    struct.error,
+    zlib.error,
+    TypeError,
+    LookupError,
+    OverflowError,
+)
 EXIF_ORIENTATION_TAG = 0x0112
 EXIF_ORIENTATIONS_ON_THE_SIDE = (5, 6, 7, 8)
 
@@ -42,7 +57,7 @@ def decode_rgb(path: Path) -> RgbImage:
             return np.ascontiguousarray(_to_rgb(upright))
     except FileNotFoundError as error:
         raise BrokenImageError(f"{path} does not exist. Run `pillsnap data check` on its data set.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except DECODE_ERRORS as error:
         raise _broken(path, error) from error
 
 
@@ -55,8 +70,10 @@ def image_size_wh(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            orientation = image.getexif().get(EXIF_ORIENTATION_TAG, 1)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            # Asked for its EXIF block, a PNG without one before the pixels is decoded to its end in search of it.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(EXIF_ORIENTATION_TAG, 1) if has_exif else 1
+    except DECODE_ERRORS as error:
         raise _broken(path, error) from error
     return (height, width) if orientation in EXIF_ORIENTATIONS_ON_THE_SIDE else (width, height)
 
@@ -76,8 +93,11 @@ def _to_rgb(image: Image.Image) -> RgbImage:
 
 
 def _broken(path: Path, error: Exception) -> BrokenImageError:
-    size = path.stat().st_size if path.exists() else 0
+    try:
+        size = f"{path.stat().st_size} bytes"
+    except OSError:
+        size = "its size is unknown"
     return BrokenImageError(
-        f"{path} cannot be decoded ({size} bytes; {error}). A complete picture file was wanted: "
+        f"{path} cannot be decoded ({size}; {error}). A complete picture file was wanted: "
         "copy it again from the source or delete it; `pillsnap data check` lists all such files."
     )

@@ -85,7 +85,7 @@ def load_index(root: Path, reader: str = AUTO, cache_dir: Path | None = None) ->
         raise ConfigError(f"data.reader is {reader!r}; there are {', '.join([AUTO, *READERS])}. Set one of them.")
     name = detect_reader(root) if reader == AUTO else reader
     require_folder(root, READERS[name].layout)
-    if cache_dir is not None and _lies_in_data(cache_dir, root, name):
+    if cache_dir is not None and lies_in_data(cache_dir, root, name):
         logger.warning(
             "no label cache: %s lies in the data set, which is not written to; set paths.cache_dir", cache_dir
         )
@@ -110,9 +110,18 @@ def _read(root: Path, name: str) -> Scan:
     return scan
 
 
-def _lies_in_data(cache_dir: Path, root: Path, name: str) -> bool:
-    folders_read = [(root / folder).resolve() for folder in READERS[name].folders_read(root)]
-    return any(cache_dir.resolve().is_relative_to(folder) for folder in folders_read)
+def lies_in_data(path: Path, root: Path, reader: str) -> bool:
+    """Tell whether `path` lies in a folder that `reader` ("auto" included) reads below `root`.
+
+    Raises:
+        DataError: The data set is missing or lies like nothing known.
+    """
+    name = detect_reader(root) if reader == AUTO else reader
+    require_folder(root, READERS[name].layout)
+    # With a folder per class, any new folder below the root would be a class.
+    folders = ["."] if name == "folders" else READERS[name].folders_read(root)
+    folders_read = [(root / folder).resolve() for folder in folders]
+    return any(path.resolve().is_relative_to(folder) for folder in folders_read)
 
 
 def _key(root: Path, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,11 +34,11 @@ from pillsnap.data.randomness import epoch_order
 from pillsnap.data.records import COMBO, SINGLE
 from pillsnap.data.transforms import Augmentation
 from pillsnap.data.twostage import TwoStageData, is_training_over, load_data
+from pillsnap.models.classifier_efficientnetv2_s import build_classification_model
+from pillsnap.models.classifier_efficientnetv2_s import classifier_input as input_of
 from pillsnap.models.detector_yolo11m import detection_label, training_transforms
 
 logger = logging.getLogger("pillsnap")
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class StepSampler(Sampler[list[Key]]):
@@ -125,8 +126,7 @@ def build_dataloaders_twostage(cfg: DictConfig, *, classifier_input: ClassifierI
 
     Args:
         cfg: The resolved configuration.
-        classifier_input: How the classifier wants its pictures. Without one: bicubic at `model.image_size`, ImageNet's
-            mean and standard deviation (those are applied by the model's side, not by the loaders).
+        classifier_input: How the classifier wants its pictures; None asks the configured backbone.
 
     Returns:
         Seven values: classification train/val/test, detection train/val/test, meta. The test loaders are None until
@@ -135,14 +135,10 @@ def build_dataloaders_twostage(cfg: DictConfig, *, classifier_input: ClassifierI
     Raises:
         DataError: The data set is missing, empty, or cannot serve the tasks.
     """
-    spec = classifier_input or ClassifierInput(
-        size_px=cfg.model.image_size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        interpolation="bicubic",
-        frame_fit=cfg.data.classification.frame_fit,
-    )
-    return build_loaders(load_data(cfg), cfg, spec)
+    if classifier_input is None:
+        backbone = build_classification_model(cfg.model.backbone, 2, channels_last=False, pretrained=False)
+        classifier_input = input_of(backbone, cfg.model.image_size, cfg.data.classification.frame_fit)
+    return build_loaders(load_data(cfg), cfg, classifier_input)
 
 
 def build_loaders(data: TwoStageData, cfg: DictConfig, spec: ClassifierInput | None) -> TwoStageLoaders:
@@ -261,9 +257,10 @@ def _loader(dataset: Dataset[Any], sampler: Sampler[list[Key]], cfg: DictConfig,
 
 
 def _start_worker(worker_id: int) -> None:
-    # Ctrl-C and a service manager's SIGTERM reach the whole process group; the main process decides what to finish.
-    # Workers end when the loader tells them to, or when the main process is gone.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ctrl-C and a service manager's SIGTERM go to a whole process group; in a group of its own a worker does not hear
+    # them, and the main process decides what to finish and when workers end. SIGTERM itself keeps its meaning: workers
+    # are ended by it, and ignoring it would hang Python's exit.
+    os.setpgrp()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -6,6 +6,7 @@ steers training can come from it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.datasets import ClassificationItems, classification_items
-from pillsnap.data.index import load_index
+from pillsnap.data.index import lies_in_data, load_index
 from pillsnap.data.records import COMBO, SINGLE, Records
 from pillsnap.data.splits import assign_splits
 from pillsnap.errors import ConfigError, DataError
@@ -52,6 +53,11 @@ class TwoStageData:
                 "completed and best.pt exists, so that no choice can be made on it. Use the val split until then."
             )
         return np.flatnonzero(self.split == split).astype(np.int64)
+
+    def digest(self) -> str:
+        """Return a hash of which picture lies on which side; a resume must find the same."""
+        lines = [f"{sample}:{side}" for sample, side in zip(self.records.column("sample_id"), self.split, strict=True)]
+        return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
     def labelled_rows(self, split: str, images: str) -> NDArray[np.int64]:
         """Return the rows of `split` that the detector uses: `combo` pictures, or `all` that have boxes."""
@@ -101,7 +107,7 @@ def load_data(cfg: DictConfig) -> TwoStageData:
         policy=cfg.data.split.policy,
         val_fraction=cfg.data.split.val_fraction,
         test_fraction=cfg.data.split.test_fraction,
-        seed=cfg.train.seed,
+        seed=cfg.data.split.seed,
     )
     train = scan.records.select(split == "train")
     class_map = ClassMap.from_records(train, scan.names, frozenset(cfg.data.ignore_classes))
@@ -109,6 +115,21 @@ def load_data(cfg: DictConfig) -> TwoStageData:
     _require_tasks(data, cfg)
     _check_num_classes(cfg, len(class_map))
     return data
+
+
+def require_experiment_apart(cfg: DictConfig) -> None:
+    """Make sure that nothing will be written among the pictures.
+
+    Raises:
+        ConfigError: `paths.exp_dir` lies in a folder the reader reads.
+        DataError: The data set is missing or lies like nothing known.
+    """
+    root = Path(cfg.data.root)
+    if lies_in_data(Path(cfg.paths.exp_dir), root, cfg.data.reader):
+        raise ConfigError(
+            f"paths.exp_dir is {cfg.paths.exp_dir}, inside the pictures of {root}: the run's own pictures would become "
+            "data, and nothing may be written there. Choose a folder elsewhere with paths.exp_dir=DIR."
+        )
 
 
 def is_training_over(exp_dir: Path, stage: int) -> bool:

@@ -96,6 +96,8 @@ class SplitEvaluation:
     def _classification(self, engine: ClassifierEngine, split: str) -> dict[str, Any]:
         loader = classification_evaluation_loader(self.data, self.cfg, engine.spec, split)
         found = classify_loader(engine.model, loader, engine.spec, nn.CrossEntropyLoss())
+        if found.broken:
+            logger.warning("[%s] %d pictures left out, first: %s", split, len(found.broken), found.broken[0].reason)
         y_pred = found.y_prob.argmax(1)
         figures = evaluate_classification_metrics(found.y_true, y_pred, found.y_prob)
         reports, codes = self.exp_dir / "reports", list(engine.class_map.codes)

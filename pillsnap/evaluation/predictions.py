@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ class ClassificationPredictions:
     y_prob: NDArray[np.float32]
     """(N, C) softmax probabilities."""
     loss: float
-    """Mean of the criterion over the N pills."""
+    """Mean of the criterion over the N pills, weighted by class where the criterion is."""
     broken: list[Broken]
 
 
@@ -80,7 +80,7 @@ def classify_loader(
     labels: list[torch.Tensor] = []
     probabilities: list[torch.Tensor] = []
     broken: list[Broken] = []
-    loss_sum = 0.0
+    loss_sum = weight_sum = 0.0
     with evaluating(model) as device:
         is_channels_last = next(model.parameters()).is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if is_channels_last else torch.contiguous_format
@@ -92,13 +92,16 @@ def classify_loader(
             images = batch.images_BCHW.to(device, non_blocking=True)
             target = batch.labels_B.to(device, non_blocking=True)
             logits = model(normalize(images, spec).to(memory_format=layout)).float()
-            loss_sum += float(criterion(logits, target)) * len(batch)
+            batch_weight: Callable[[torch.Tensor], float] = getattr(criterion, "batch_weight", len)
+            weight = float(batch_weight(batch.labels_B))
+            loss_sum += float(criterion(logits, target)) * weight
+            weight_sum += weight
             labels.append(batch.labels_B)
             probabilities.append(logits.softmax(1).cpu())
     if not labels:
         raise DataError(_nothing_decoded(broken))
     y_true = torch.cat(labels).numpy()
-    return ClassificationPredictions(y_true, torch.cat(probabilities).numpy(), loss_sum / len(y_true), broken)
+    return ClassificationPredictions(y_true, torch.cat(probabilities).numpy(), loss_sum / weight_sum, broken)
 
 
 def detect_loader(

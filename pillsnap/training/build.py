@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from omegaconf import DictConfig
 from timm.utils.model_ema import ModelEmaV3
@@ -111,6 +113,7 @@ def _classification_task(
             "model.image_size": cfg.model.image_size,
             "model.global_pool": cfg.model.global_pool,
             "model.output_stride": cfg.model.output_stride,
+            **_shared_identity(cfg, loaders),
         },
         extras={"classifier_input": spec.to_dict()},
     )
@@ -129,9 +132,18 @@ def _detection_task(
         model, optimizer, scheduler, precision.build_scaler(), criterion=criterion, precision=precision
     )
     parts.ema = ema
-    identity = {"detection.model_size": cfg.detection.model_size, "detection.image_size": cfg.detection.image_size}
+    identity = {
+        "detection.model_size": cfg.detection.model_size,
+        "detection.image_size": cfg.detection.image_size,
+        **_shared_identity(cfg, loaders),
+    }
     extras = {"image_size": cfg.detection.image_size}
     return DetectionTask(cfg, parts, (loaders.det_train, loaders.det_val), context, identity=identity, extras=extras)
+
+
+def _shared_identity(cfg: DictConfig, loaders: TwoStageLoaders) -> dict[str, Any]:
+    # With another seed or split, a position inside an epoch means other samples, and test pictures may have trained.
+    return {"train.seed": cfg.train.seed, "data split": loaders.meta.data.digest()}
 
 
 def _optimized(

@@ -59,6 +59,8 @@ def save_ckpt(path: str | Path, obj: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError of its own.
         temporary.unlink(missing_ok=True)
+        if "DataLoader worker" in str(error):  # raised wherever the main process happens to be when a worker dies
+            raise
         free_mb = shutil.disk_usage(target.parent).free / 1e6 if target.parent.exists() else 0.0
         raise CheckpointWriteError(
             f"{target} could not be written: {error} ({free_mb:.0f} MB free). The last good checkpoint is untouched. "
@@ -99,6 +101,10 @@ class CheckpointStore:
         """Tell whether any checkpoint lies here."""
         return self._manifest_path.exists() or any(self.dir.glob("*.pt"))
 
+    def holds(self, task: str) -> bool:
+        """Tell whether a checkpoint of `task` lies here."""
+        return any((self.dir / name).exists() for name in LAST_NAMES[task] + BEST_NAMES[task])
+
     def save(
         self, states: dict[str, dict[str, Any]], *, best: Collection[str], loop_step: int, is_completed: bool = False
     ) -> None:
@@ -114,18 +120,21 @@ class CheckpointStore:
             CheckpointWriteError: The disk is full or the folder cannot be written; the moments before are untouched.
         """
         manifest = self._manifest()
-        number = manifest["moments"][0]["number"] + 1 if manifest["moments"] else 1
-        files: dict[str, dict[str, str]] = {}
+        newest: dict[str, Any] = manifest["moments"][0] if manifest["moments"] else {"number": 0, "files": {}}
+        number = newest["number"] + 1
+        # A task that is not part of this run keeps its place: a later run with both goes on with both.
+        files: dict[str, dict[str, str]] = dict(newest["files"])
         for task, state in states.items():
             path = self.dir / "moments" / f"{number:06d}-{task}.pt"
             save_ckpt(path, state)
             files[task] = {"file": path.relative_to(self.dir).as_posix(), "sha256": _sha256(path)}
-            for name in LAST_NAMES[task] + (BEST_NAMES[task] if task in best else ()):
-                _link(path, self.dir / name)
         moment = {"number": number, "loop_step": loop_step, "files": files}
         manifest["moments"] = [moment, *manifest["moments"]][:NUM_MOMENTS_KEPT]
         manifest["completed"] = is_completed
         save_json(self._manifest_path, manifest)
+        for task in states:
+            for name in LAST_NAMES[task] + (BEST_NAMES[task] if task in best else ()):
+                _link(self.dir / files[task]["file"], self.dir / name)
         self._prune(manifest)
 
     def load_last(self) -> tuple[dict[str, dict[str, Any]], int] | None:
@@ -136,12 +145,17 @@ class CheckpointStore:
         """
         if not self.exists():
             return None
-        for moment in self._manifest()["moments"]:
+        manifest = self._manifest()
+        for moment in list(manifest["moments"]):
             damaged = [entry["file"] for entry in moment["files"].values() if not self._is_whole(entry)]
             if not damaged:
                 states = {task: load_ckpt(self.dir / entry["file"]) for task, entry in moment["files"].items()}
                 return states, int(moment["loop_step"])
             logger.warning("%s is damaged or missing; going back to the checkpoint before it", ", ".join(damaged))
+            if len(manifest["moments"]) > 1:
+                # Forgotten, so that the next save does not keep the damaged one in place of the good one.
+                manifest["moments"].remove(moment)
+                save_json(self._manifest_path, manifest)
         raise CheckpointError(
             f"{self.dir} holds no whole checkpoint to resume from: a file is missing or its SHA-256 differs from "
             "manifest.json. Training does not start over on its own: restore the folder from a copy, or choose another "
@@ -168,10 +182,17 @@ def _link(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        os.link(source, temporary)
-    except OSError:  # no hard links on this file system
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+        try:
+            os.link(source, temporary)
+        except OSError:  # no hard links on this file system
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointWriteError(
+            f"{target} could not be written: {error}. The checkpoint itself is whole: {source}. Free some space, then "
+            "go on with train.resume=last."
+        ) from error
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,7 @@ from pillsnap.data.preprocess import ClassifierInput, normalize
 from pillsnap.evaluation.classification import evaluate_classification_metrics
 from pillsnap.evaluation.predictions import classify_loader
 from pillsnap.training.interrupt import CheckedLoader
+from pillsnap.training.losses import TargetWeightedCrossEntropy
 from pillsnap.training.precision import Precision
 from pillsnap.training.schedule import CLASSIFICATION
 from pillsnap.training.step import TrainingParts
@@ -31,7 +33,7 @@ def classification_parts(
     scheduler: LRScheduler,
     scaler: torch.amp.GradScaler,
     *,
-    criterion: nn.Module,
+    criterion: TargetWeightedCrossEntropy,
     precision: Precision,
     spec: ClassifierInput,
     is_channels_last: bool,
@@ -42,8 +44,7 @@ def classification_parts(
     then exactly the mean over the whole step.
     """
     layout = torch.channels_last if is_channels_last else torch.contiguous_format
-    class_weights = getattr(criterion, "weight", None)
-    weights_on_host = None if class_weights is None else class_weights.detach().cpu()
+    host_criterion = copy.deepcopy(criterion).cpu()  # weights of labels are looked up where the labels are
 
     def loss(part: ClassificationBatch) -> torch.Tensor:
         images = normalize(move(part.images_BCHW, precision.device), spec).to(memory_format=layout)
@@ -51,7 +52,7 @@ def classification_parts(
         return result
 
     def weight(part: ClassificationBatch) -> float:
-        return float(len(part)) if weights_on_host is None else float(weights_on_host[part.labels_B].sum())
+        return host_criterion.batch_weight(part.labels_B)
 
     return TrainingParts(model, optimizer, scheduler, scaler, precision, loss, weight)
 
@@ -124,7 +125,7 @@ def validate_classification(
     assert isinstance(dataset, ClassificationDataset)
     found = classify_loader(model, loader, dataset.spec, criterion)
     if found.broken:
-        logger.warning("[val] %d pictures could not be decoded and were left out", len(found.broken))
+        logger.warning("[val] %d pictures left out, first: %s", len(found.broken), found.broken[0].reason)
     figures = evaluate_classification_metrics(found.y_true, found.y_prob.argmax(1), found.y_prob)
     result = {
         "val_loss": found.loss,

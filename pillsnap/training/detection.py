@@ -96,7 +96,7 @@ def validate_detection(
         yolo_model, val_loader, iou_threshold=options.iou_threshold, max_detections=options.max_detections
     )
     if found.broken:
-        logger.warning("[val/detection] %d pictures could not be decoded and were left out", len(found.broken))
+        logger.warning("[val/detection] %d pictures left out, first: %s", len(found.broken), found.broken[0].reason)
     figures = evaluate_detection_metrics(found.predictions, found.targets, conf_threshold=options.conf_threshold)
     names = ("mAP@0.5", "mAP@0.5:0.95", "precision", "recall")
     tb.add_scalars({f"val/{name}": float(figures[name]) for name in names}, epoch_idx, TB_PREFIX)

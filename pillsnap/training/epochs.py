@@ -23,6 +23,7 @@ from pillsnap.training.classification import ClassificationTask, classification_
 from pillsnap.training.detection import DetectionTask, detection_parts
 from pillsnap.training.interrupt import StopRequest
 from pillsnap.training.loop import train_epoch
+from pillsnap.training.losses import TargetWeightedCrossEntropy
 from pillsnap.training.optim import build_optimizer, build_scheduler
 from pillsnap.training.precision import classification_precision, detection_precision
 from pillsnap.training.run import run_training
@@ -41,7 +42,7 @@ def train_one_epoch_classification(
     loader: Loader,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    criterion: nn.Module,
+    criterion: TargetWeightedCrossEntropy,
     scheduler: LRScheduler,
     cfg: DictConfig,
     logger: logging.Logger,

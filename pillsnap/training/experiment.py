@@ -16,6 +16,7 @@ import torchvision
 from omegaconf import DictConfig
 
 from pillsnap.config.loading import save_config
+from pillsnap.data.classes import ClassMap
 from pillsnap.errors import ConfigError, PillError
 from pillsnap.jsonfile import save_json
 from pillsnap.training.checkpoint import CheckpointStore
@@ -72,22 +73,21 @@ class Experiment:
 
     @classmethod
     def open(cls, cfg: DictConfig) -> Experiment:
-        """Create the folders and save the resolved configuration.
+        """Create the folders.
 
         Raises:
-            ConfigError: The folder already holds checkpoints and `train.resume` was not set: a new run would overwrite
-                them.
+            ConfigError: The folder already holds checkpoints of a task to train and `train.resume` was not set: a new
+                run would overwrite them.
         """
         exp_dir = Path(cfg.paths.exp_dir)
         store = CheckpointStore(exp_dir)
-        if store.exists() and cfg.train.resume is None:
+        if cfg.train.resume is None and any(store.holds(task) for task in cfg.train.tasks):
             raise ConfigError(
                 f"{exp_dir} already holds the checkpoints of a run, which a new one would overwrite. Go on with it by "
                 "train.resume=last, or start in another folder with paths.exp_dir=DIR."
             )
         for name in FOLDERS:
             ensure_dir(exp_dir / name)
-        save_config(cfg, exp_dir / "config.yaml")
         experiment = cls(exp_dir, store)
         experiment.facts = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,6 +97,11 @@ class Experiment:
             "decisions": [],
         }
         return experiment
+
+    def write_inputs(self, cfg: DictConfig, class_map: ClassMap) -> None:
+        """Save the resolved configuration and the class map; called when nothing speaks against this run any more."""
+        save_config(cfg, self.dir / "config.yaml")
+        class_map.save(self.dir / "class_map.json")
 
     def decide(self, what: str, before: object, after: object, why: str) -> None:
         """Note a decision the run took on its own, for the report."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from pillsnap.errors import InterruptedRunError
 
-logger = logging.getLogger("pillsnap")
+STANDARD_ERROR = 2
 
 
 class StopRequest:
@@ -59,7 +59,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
         if request.signal_name is not None:
             raise KeyboardInterrupt
         request.signal_name = signal.Signals(number).name
-        logger.warning("%s: finishing the step and saving; once more to leave at once.", request.signal_name)
+        # Not through the log: the signal may have interrupted the log's own write, which cannot be entered twice.
+        text = f"{request.signal_name}: finishing the step and saving; once more to leave at once.\n"
+        os.write(STANDARD_ERROR, text.encode())
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -26,7 +26,7 @@ def select_amp_dtype(policy: str) -> torch.dtype:
         ValueError: Any other policy.
     """
     if policy == "auto":
-        supported = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else True
+        supported = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else True
         return torch.bfloat16 if supported else torch.float16
     if policy not in AMP_DTYPES:
         raise ValueError(f"amp_dtype is {policy!r}; wanted one of auto, fp16, bf16.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -19,6 +20,9 @@ def set_seed(seed: int, deterministic: bool) -> None:
         deterministic: True asks torch for deterministic algorithms (a warning where none exists) and turns cuDNN's
             benchmark off; False lets cuDNN pick the fastest algorithm.
     """
+    if deterministic:
+        # Without it cuBLAS is not repeatable; read when CUDA starts, so it must be set before.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

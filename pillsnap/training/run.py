@@ -15,11 +15,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from pillsnap.config.loading import config_snapshot
-from pillsnap.data.index import load_index
 from pillsnap.data.loaders import TwoStageLoaders, build_loaders
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
-from pillsnap.data.twostage import FINAL_STAGE, TwoStageData, load_data
+from pillsnap.data.twostage import FINAL_STAGE, TwoStageData, load_data, require_experiment_apart
 from pillsnap.data.yolo_export import export_yolo
 from pillsnap.errors import InterruptedRunError
 from pillsnap.evaluation.experiment import SplitEvaluation
@@ -60,20 +59,18 @@ def run_training(cfg: DictConfig) -> RunResult:
     """
     started = time.monotonic()
     _prepare_data(cfg)
-    with stop_on_signals() as stop:
-        run = Run.open(cfg, stop)
-        with TBWriter(run.experiment.dir) as tb:
-            run.train(tb)
-        return run.finish(started)
+    run = Run.open(cfg)
+    # Before and after the steps there is nothing to save: Ctrl-C then ends the program as usual.
+    with stop_on_signals() as stop, TBWriter(run.experiment.dir) as tb:
+        run.train(tb, stop)
+    return run.finish(started)
 
 
 def _prepare_data(cfg: DictConfig) -> None:
     """Draw the synthetic data set where one is asked for; a missing data set is reported before any folder is made."""
-    root = Path(cfg.data.root)
     if cfg.data.synthetic is not None:
-        draw_dataset(root, SyntheticSpec(**cfg.data.synthetic))
-    elif not root.is_dir():
-        load_index(root, cfg.data.reader)
+        draw_dataset(Path(cfg.data.root), SyntheticSpec(**cfg.data.synthetic))
+    require_experiment_apart(cfg)
 
 
 @dataclass
@@ -84,12 +81,11 @@ class Run:
     experiment: Experiment
     data: TwoStageData
     device: torch.device
-    stop: StopRequest
     tasks: list[Task]
     loop: LoopState
 
     @classmethod
-    def open(cls, cfg: DictConfig, stop: StopRequest) -> Run:
+    def open(cls, cfg: DictConfig) -> Run:
         """Open the experiment and read the data."""
         experiment = Experiment.open(cfg)
         build_logger(experiment.dir)
@@ -97,23 +93,24 @@ class Run:
         device = select_device()
         logger.info("experiment %s, device %s, tasks %s", experiment.dir, device, ", ".join(cfg.train.tasks))
         data = load_data(cfg)
-        data.class_map.save(experiment.dir / "class_map.json")
         logger.info("data %s: %s, %d classes", data.root, data.counts(), len(data.class_map))
-        return cls(cfg, experiment, data, device, stop, [], LoopState())
+        return cls(cfg, experiment, data, device, [], LoopState())
 
-    def train(self, tb: TBWriter) -> None:
+    def train(self, tb: TBWriter, stop: StopRequest) -> None:
         """Train to the end, or save and raise when asked to stop."""
         cfg = self.cfg
         models, spec = self._models()
         loaders = build_loaders(self.data, cfg, spec)
-        context = RunContext(logger, tb, self.stop, str(self.experiment.store.dir / "manifest.json"))
+        context = RunContext(logger, tb, stop, str(self.experiment.store.dir / "manifest.json"))
         self.tasks = build_tasks(cfg, models, loaders, context, self.device)
         self._resume()
+        self.data.is_test_open = self.data.is_test_open and all(task.is_finished for task in self.tasks)
+        self.experiment.write_inputs(cfg, self.data.class_map)
         self._link_detection_data(loaders)
         turns = Turns(cfg.train.strategy, cfg.train.interleave_ratio)
         with run_progress(self.tasks) as progress:
             try:
-                train(self.tasks, turns, self.loop, self.stop, on_epoch=self._after_epoch, on_step=progress.update)
+                train(self.tasks, turns, self.loop, stop, on_epoch=self._after_epoch, on_step=progress.update)
             except InterruptedRunError as error:
                 self._save(best=())
                 raise InterruptedRunError(

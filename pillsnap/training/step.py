@@ -40,25 +40,25 @@ class TrainingParts:
 
 
 class StepState:
-    """Copies of what a forward pass changes: BatchNorm's buffers and the scaler."""
+    """Copies of what a forward pass changes: BatchNorm's buffers.
+
+    The scaler needs no copy: its scale changes in the last call of a step, and reading it would wait for the device.
+    """
 
     def __init__(self, parts: TrainingParts) -> None:
         """Remember the state before the step."""
         self._parts = parts
         self._live = [buffer for buffer in parts.model.buffers() if buffer.numel()]
         self._saved = [buffer.clone() for buffer in self._live]
-        self._scaler = parts.scaler.state_dict() if parts.scaler.is_enabled() else None
 
     def restore(self) -> None:
         """Put everything back and drop the gradients."""
         with torch.no_grad():
             for live, saved in zip(self._live, self._saved, strict=True):
                 live.copy_(saved)
-        if self._scaler is not None:
-            self._parts.scaler.load_state_dict(self._scaler)
-            # load_state_dict leaves the "already unscaled" marks of the interrupted step, and a second unscale_ would
-            # refuse; GradScaler has no public way to clear them without also changing the scale.
-            self._parts.scaler._per_optimizer_states.clear()
+        # The "already unscaled" marks of the interrupted step would make the next unscale_ refuse; GradScaler has no
+        # public way to clear them without also changing the scale.
+        self._parts.scaler._per_optimizer_states.clear()
         self._parts.optimizer.zero_grad(set_to_none=True)
 
 

@@ -6,6 +6,7 @@ The loop knows a task by five verbs: `next_samples`, `step`, `validate`, `state`
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,9 +19,10 @@ from torch import nn
 from pillsnap.config.loading import for_task
 from pillsnap.data.batches import Batch, Broken
 from pillsnap.data.loaders import Loader, StepSampler
-from pillsnap.errors import CheckpointError
+from pillsnap.errors import CheckpointError, DataError
 from pillsnap.training.early_stopping import early_stopping
 from pillsnap.training.interrupt import StopRequest
+from pillsnap.training.optimstate import restore_optimization, scheduler_state
 from pillsnap.training.schedule import TaskName
 from pillsnap.training.step import TrainingParts, optimizer_step
 from pillsnap.training.steplog import EpochLoss, StepLog, StepReport
@@ -43,6 +45,8 @@ class Clock:
     """Samples trained on."""
     skipped: int = 0
     """Broken pictures left out."""
+    scaler_skips: int = 0
+    """Steps that float16's scaler skipped (seen at logging steps)."""
     is_stopped: bool = False
     """Early stopping ended the task."""
 
@@ -105,6 +109,7 @@ class Task(ABC):
         self.history: list[dict[str, Any]] = []
         self.stopping: dict[str, Any] = {}
         self._batches: Iterator[Batch | list[Broken]] | None = None
+        self._scale = parts.scaler.get_scale()
         is_compiled = self.cfg.optimization.torch_compile != "none"
         self.log = StepLog(
             label=self.log_label,
@@ -158,11 +163,15 @@ class Task(ABC):
             self._batches = None
         broken = batch if isinstance(batch, list) else batch.broken
         self._report_broken(broken)
-        return None if isinstance(batch, list) else batch
+        if isinstance(batch, list):
+            self.log.timer.forget_last_wait()
+            return None
+        return batch
 
     def step(self, batch: Batch) -> None:
         """Do one optimizer step over `batch` and report it."""
         train = self.cfg.train
+        lr = float(self.parts.scheduler.get_last_lr()[0])
         with self.log.timer.compute():
             loss = optimizer_step(
                 self.parts,
@@ -174,13 +183,15 @@ class Task(ABC):
             )
         self.clock.step += 1
         self.clock.samples += len(batch)
-        lr = float(self.parts.scheduler.get_last_lr()[0])
         report = StepReport(self.clock.epoch, self.clock.step_in_epoch, self.clock.step, loss, lr, batch.sample_ids)
         self.log.record(report, checkpoint=self.context.last_checkpoint)
+        if self.clock.step % self.cfg.logging.step_log_interval == 0:
+            self._count_scaler_skips()
 
     def validate(self) -> ValidationResult:
         """Judge the model on the val split, end the epoch, and decide on best and on stopping (VAL-3)."""
         stopping = self.cfg.train.early_stopping
+        self._require_trained()
         figures = self.evaluate()
         self.stopping["metrics"] = figures
         monitor = stopping.monitor[self.name]
@@ -199,6 +210,27 @@ class Task(ABC):
             f"{' best' if is_best else ''}{f' (no gain for {stopping.patience} epochs: stop)' if stop else ''}"
         )
         return ValidationResult(figures, is_best)
+
+    def _count_scaler_skips(self) -> None:
+        # The scaler halves its scale with every step it skips; reading it waits for the device, so only while logging.
+        if not self.parts.scaler.is_enabled():
+            return
+        scale = self.parts.scaler.get_scale()
+        if scale < self._scale:
+            skips = round(math.log2(self._scale / scale))
+            self.clock.scaler_skips += skips
+            self.context.logger.warning(
+                "[%s] float16 overflowed: %d step(s) skipped, scale %g", self.log_label, skips, scale
+            )
+        self._scale = scale
+
+    def _require_trained(self) -> None:
+        self.log.flush(checkpoint=self.context.last_checkpoint)
+        if self.log.epoch_loss.samples == 0:
+            raise DataError(
+                f"[{self.log_label}] none of the {self.clock.skipped} pictures of epoch {self.clock.epoch + 1} could "
+                "be decoded; at least one is needed to train. Run `pillsnap data check` on the data set."
+            )
 
     def _keeps(self, figures: dict[str, float], is_best: bool, *, is_tie: bool) -> bool:
         # A monitor that has reached 1.0 says nothing about the epochs after; without this the first of them would win.
@@ -221,7 +253,7 @@ class Task(ABC):
             "model_state": self.parts.model.state_dict(),
             "ema_state": None if self.parts.ema is None else self.parts.ema.module.state_dict(),
             "optimizer_state": self.parts.optimizer.state_dict(),
-            "scheduler_state": _scheduler_state(self.parts),
+            "scheduler_state": scheduler_state(self.parts),
             "scaler_state": self.parts.scaler.state_dict(),
             "epoch": self.clock.epoch,
             "best_metric": self.stopping.get("best"),
@@ -253,13 +285,14 @@ class Task(ABC):
         self.parts.model.load_state_dict(state["model_state"])
         if self.parts.ema is not None:
             self.parts.ema.module.load_state_dict(state["ema_state"] or state["model_state"])
-        self.parts.optimizer.load_state_dict(state["optimizer_state"])
-        self.parts.scheduler.load_state_dict(state["scheduler_state"])
-        self.parts.scaler.load_state_dict(state["scaler_state"])
+        restore_optimization(self.parts, state)
         self.clock = Clock(**clock)
         self.history = list(state["history"])
         self.log.epoch_loss = EpochLoss(**state["epoch_loss"])
         self.stopping = dict(state["stopping"])
+        # Asked again of today's configuration: more patience lets a stopped task go on.
+        patience = self.cfg.train.early_stopping.patience
+        self.clock.is_stopped = self.stopping.get("bad_epochs", 0) >= patience
 
     def _require_same_identity(self, stored: dict[str, Any]) -> None:
         for key, mine in self.identity.items():
@@ -273,12 +306,6 @@ class Task(ABC):
         self.clock.skipped += len(broken)
         for sample in broken:
             self.context.logger.warning("[%s] left out: %s", self.log_label, sample.reason)
-
-
-def _scheduler_state(parts: TrainingParts) -> dict[str, Any]:
-    # A schedule's functions are rebuilt from the configuration; functions cannot be in a weights_only checkpoint.
-    plain = (int, float, str, bool, list, type(None))
-    return {key: value for key, value in parts.scheduler.state_dict().items() if isinstance(value, plain)}
 
 
 def move(batch_images: torch.Tensor, device: torch.device) -> torch.Tensor:

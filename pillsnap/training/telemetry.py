@@ -129,6 +129,10 @@ class StepTimer:
         yield
         self._data_s.append(time.perf_counter() - start)
 
+    def forget_last_wait(self) -> None:
+        """Drop the newest wait: no step followed it."""
+        self._data_s.pop()
+
     @contextmanager
     def compute(self) -> Iterator[None]:
         """Time the step itself."""

@@ -97,16 +97,16 @@ def test_broken_and_odd_pictures_are_skipped_counted_and_named(tmp_path: Path) -
     root = write_folders(tmp_path / "photos 약", {"aspirin": 12, "ibuprofen": 12})
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     odd = {
-        "clear.png": Image.new("RGBA", (40, 30), (255, 0, 0, 100)),
+        "clear.png": Image.fromarray(np.dstack([pixels, pixels[:, :, 0]])),
         "deep.png": Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257),
-        "grey.png": Image.new("L", (40, 30), 99),
-        "print.jpg": Image.new("CMYK", (40, 30)),
+        "grey.png": Image.fromarray(pixels[:, :, 1]),
+        "print.jpg": Image.fromarray(pixels).convert("CMYK"),
     }
     for name, image in odd.items():
         image.save(root / "aspirin" / name)
     Image.fromarray(pixels).save(root / "ibuprofen" / "cut.png")
     _truncate(root / "ibuprofen" / "cut.png")
-    run_training(_folder_config(tmp_path, root, "train.classification.epochs=2"))
+    run_training(_folder_config(tmp_path, root, "train.classification.epochs=2", "dataloader.drop_last=false"))
     log = (tmp_path / "exp" / "logs" / "pillsnap.log").read_text(encoding="utf-8")
     assert "cut.png cannot be decoded" in log
     assert not [name for name in odd if name in log]
@@ -118,7 +118,7 @@ def test_a_split_with_no_readable_picture_is_an_error(tmp_path: Path) -> None:
     root = write_folders(tmp_path / "photos", {"aspirin": 6, "ibuprofen": 6})
     for photo in root.rglob("*.jpg"):
         _truncate(photo)
-    with pytest.raises(DataError, match="could be decoded, at least one is needed"):
+    with pytest.raises(DataError, match="could be decoded; at least one is needed"):
         run_training(_folder_config(tmp_path, root))
 
 
@@ -177,6 +177,61 @@ def test_a_used_experiment_is_not_overwritten(finished_run: FinishedRun, data_ro
     with pytest.raises(ConfigError, match="train.resume=last, or start in another folder with paths.exp_dir=DIR"):
         run_training(tiny_config(finished_run.exp_dir, data_root))
     assert (finished_run.exp_dir / "checkpoints" / "last.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.req("CKP-2")
+def test_a_refused_resume_leaves_the_experiment_as_it_was(
+    finished_run: FinishedRun, data_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_run.exp_dir, tmp_path / "exp")
+    before = (tmp_path / "exp" / "config.yaml").read_text()
+    with pytest.raises(CheckpointError, match="has train.seed = 42, this run has train.seed = 7"):
+        run_training(tiny_config(tmp_path / "exp", data_root, "train.resume=last", "train.seed=7"))
+    assert (tmp_path / "exp" / "config.yaml").read_text() == before
+
+
+@pytest.mark.req("CKP-2", "DAT-1")
+def test_another_split_is_not_resumed(finished_run: FinishedRun, data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run.exp_dir, tmp_path / "exp")
+    with pytest.raises(CheckpointError, match="has data split = .*, this run has data split = "):
+        run_training(tiny_config(tmp_path / "exp", data_root, "train.resume=last", "data.split.seed=7"))
+
+
+@pytest.mark.req("DAT-2")
+def test_an_experiment_inside_the_data_is_refused(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "photos", {"aspirin": 8, "ibuprofen": 8})
+    with pytest.raises(ConfigError, match="inside the pictures of .*photos"):
+        run_training(_folder_config(tmp_path, root, f"paths.exp_dir={root / 'exp'}"))
+    assert not (root / "exp" / "checkpoints").exists()
+
+
+@pytest.mark.req("DAT-2")
+def test_training_on_nothing_but_broken_pictures_is_an_error_and_no_success(tmp_path: Path) -> None:
+    for part, count in (("train", 8), ("val", 3)):
+        write_folders(tmp_path / "photos" / part, {"aspirin": count, "ibuprofen": count})
+    for photo in (tmp_path / "photos" / "train").rglob("*.jpg"):
+        _truncate(photo)
+    with pytest.raises(DataError, match=r"none of the \d+ pictures of epoch 1 could be decoded"):
+        run_training(_folder_config(tmp_path, tmp_path / "photos", "data.split.policy=given"))
+
+
+LEAVES_AN_ITERATOR = """
+import sys
+from pillsnap.data.loaders import build_dataloaders_twostage
+from tests.run.tiny import tiny_config
+from pathlib import Path
+loaders = build_dataloaders_twostage(tiny_config(Path(sys.argv[1]), Path(sys.argv[2]), "dataloader.num_workers=1"))
+batches = iter(loaders.cls_train)
+next(batches)
+raise ValueError("an error of the program")
+"""
+
+
+def test_an_error_of_the_program_does_not_leave_it_hanging_on_its_workers(data_root: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", LEAVES_AN_ITERATOR, str(tmp_path / "exp"), str(data_root)]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert "an error of the program" in done.stderr
 
 
 @pytest.mark.req("DAT-1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,36 @@ def test_the_detector_alone_leaves_no_classifier(data_root: Path, tmp_path: Path
     assert path.is_file()
     assert not (tmp_path / "exp" / "checkpoints" / "last.pt").exists()
     assert list((tmp_path / "exp" / "reports" / "detections").glob("*.png"))
+
+
+@pytest.mark.req("CKP-2", "TRN-1")
+def test_a_stage_of_its_own_leaves_the_other_tasks_training_where_it_was(data_root: Path, tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path / "exp", data_root, "train.detection.epochs=1", "train.classification.epochs=1")
+    train_classification_stage(cfg, LOGGER)
+    detector = train_detection_stage(cfg, LOGGER)
+    before = detector.read_bytes()
+    more = ("train.resume=last", "train.tasks=[classification]", "train.classification.epochs=2")
+    run_training(tiny_config(tmp_path / "exp", data_root, "train.detection.epochs=1", *more))
+    run_training(tiny_config(tmp_path / "exp", data_root, "train.detection.epochs=1", "train.resume=last"))
+    assert detector.read_bytes() == before
+    assert load_ckpt(tmp_path / "exp" / "checkpoints" / "detection_last.pt")["epoch"] == 1
+    assert load_ckpt(tmp_path / "exp" / "checkpoints" / "last.pt")["epoch"] == 2
+
+
+@pytest.mark.req("CKP-2", "LOP-4")
+def test_a_resume_with_a_lower_learning_rate_and_more_epochs_has_them(
+    finished_run: FinishedRun, data_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_run.exp_dir, tmp_path / "exp")
+    words = ("train.resume=last", "train.tasks=[classification]", "train.classification.epochs=3")
+    run_training(
+        tiny_config(
+            tmp_path / "exp", data_root, *words, "train.lr=1e-5", "train.early_stopping.monitor.classification=acc"
+        )
+    )
+    epochs = json.loads((tmp_path / "exp" / "reports" / "metrics.json").read_text())["history"]["classification"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
+    assert epochs[2]["lr"] <= 1e-5 < epochs[0]["lr"]
 
 
 @pytest.mark.req("PRC-2", "PRC-6", "UTL-7")

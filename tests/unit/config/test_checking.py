@@ -41,7 +41,7 @@ pytestmark = pytest.mark.req("UTL-1")
         ),
         (
             "train.early_stopping.monitor.classification=mAP@0.5",
-            "one of: macro_f1, accuracy, top5, val_loss",
+            "one of: macro_f1, acc, top5, val_loss",
         ),
         (
             "train.early_stopping.monitor.detection=macro_f1",

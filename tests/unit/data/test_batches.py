@@ -25,7 +25,7 @@ def _classification(number: int) -> ClassificationSample:
 
 def _detection(number: int, num_boxes: int) -> DetectionSample:
     return DetectionSample(
-        torch.zeros(3, 4, 4, dtype=torch.uint8), torch.full((num_boxes, 4), number / 10), number, number
+        torch.zeros(3, 4, 4, dtype=torch.uint8), np.full((num_boxes, 4), number / 10, np.float32), number, number
     )
 
 

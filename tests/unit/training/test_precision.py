@@ -32,7 +32,7 @@ def test_auto_takes_bf16_where_the_gpu_has_it(
     monkeypatch: pytest.MonkeyPatch, supported: bool, expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert select_amp_dtype("auto") is expected
 
 

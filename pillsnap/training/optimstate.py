@@ -1,0 +1,61 @@
+"""Optimizer, schedule and scaler out of a checkpoint, under today's configuration.
+
+What training has learnt (moments, position, scale) comes from the checkpoint; what the configuration says (learning
+rate, weight decay, length of the schedule, fused or not) is the configuration's, so that a resume with a lower learning
+rate has one, and a checkpoint of a CPU goes on on a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from pillsnap.training.step import TrainingParts
+
+POSITION = ("last_epoch", "_step_count")
+CONFIGURED = ("weight_decay", "initial_lr", "fused", "foreach", "capturable")
+
+
+def scheduler_state(parts: TrainingParts) -> dict[str, Any]:
+    """Return the schedule's position; its shape is rebuilt from the configuration."""
+    state = parts.scheduler.state_dict()
+    return {key: state[key] for key in POSITION}
+
+
+def restore_optimization(parts: TrainingParts, state: dict[str, Any]) -> None:
+    """Put optimizer, schedule and scaler back to where a checkpoint stood.
+
+    Args:
+        parts: As built from today's configuration.
+        state: With `optimizer_state`, `scheduler_state` and `scaler_state`.
+    """
+    optimizer = parts.optimizer
+    configured = [{key: group[key] for key in CONFIGURED if key in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimizer_state"])
+    for group, own in zip(optimizer.param_groups, configured, strict=True):
+        group.update(own)
+    _place_step_counts(optimizer)
+    for key in POSITION:
+        setattr(parts.scheduler, key, state["scheduler_state"][key])
+    if isinstance(parts.scheduler, LambdaLR):
+        scheduler = parts.scheduler
+        rates = [
+            base * f(scheduler.last_epoch) for base, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+    parts.scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+    # A run without float16 has an empty scaler state, which an enabled scaler refuses.
+    if state["scaler_state"] and parts.scaler.is_enabled():
+        parts.scaler.load_state_dict(state["scaler_state"])
+
+
+def _place_step_counts(optimizer: torch.optim.Optimizer) -> None:
+    """Move AdamW's step counts to where this run's implementation reads them: fused on the device, else on the host."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            values = optimizer.state.get(parameter, {})
+            if "step" in values and isinstance(values["step"], torch.Tensor):
+                values["step"] = values["step"].to(parameter.device if group.get("fused") else "cpu")
