@@ -58,7 +58,8 @@ class StepState:
                 live.copy_(saved)
         # The "already unscaled" marks of the interrupted step would make the next unscale_ refuse; GradScaler has no
         # public way to clear them without also changing the scale.
-        self._parts.scaler._per_optimizer_states.clear()
+        if self._parts.scaler.is_enabled():
+            self._parts.scaler._per_optimizer_states.clear()
         self._parts.optimizer.zero_grad(set_to_none=True)
 
 

@@ -18,6 +18,7 @@ from pillsnap.models.classifier_efficientnetv2_s import build_classification_mod
 from pillsnap.models.detector_yolo11m import build_yolo_model
 
 BACKBONE = "mobilenetv3_small_050"
+MODEL = {"backbone": BACKBONE, "global_pool": None, "output_stride": None}
 COLOURS = ClassMap(("K-000001", "K-000002", "K-000003"), {"K-000001": "빨간약", "K-000002": "Green"})
 SPEC = ClassifierInput(
     size_px=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), interpolation="bilinear", frame_fit="letterbox"
@@ -84,7 +85,7 @@ def colour_pipeline(boxes_N5: list[list[float]]) -> tuple[Pipeline, ColourClassi
 
 def checkpoint_of(task: str, model: nn.Module, **changes: Any) -> dict[str, Any]:
     """A checkpoint as training writes it, as far as inference reads it."""
-    snapshot = {"model": {"backbone": BACKBONE}, "detection": {"model_size": "n"}, "inference": dict(INFERENCE)}
+    snapshot = {"model": dict(MODEL), "detection": {"model_size": "n"}, "inference": dict(INFERENCE)}
     return {
         "task": task,
         "model_state": model.state_dict(),

@@ -12,9 +12,9 @@ from pillsnap.inference import pipeline as pipeline_module
 from pillsnap.inference.engines import DetectorEngine
 from pillsnap.inference.pipeline import Pipeline, predict_pipeline
 from tests.unit.inference.builders import (
-    BACKBONE,
     GREEN_BOX,
     INFERENCE,
+    MODEL,
     RED_BOX,
     FixedDetector,
     colour_pipeline,
@@ -150,7 +150,7 @@ def test_the_detector_is_loaded_once_on_the_first_combo(experiment: Path, detect
 
 @pytest.mark.req("INF-1")
 def test_the_detector_is_loaded_at_once_when_configured(tmp_path: Path, detector_loads: list[Path]) -> None:
-    snapshot = {"model": {"backbone": BACKBONE}, "inference": {**INFERENCE, "lazy_load_detector": False}}
+    snapshot = {"model": dict(MODEL), "inference": {**INFERENCE, "lazy_load_detector": False}}
     Pipeline.from_experiment(write_experiment(tmp_path / "exp", config_snapshot=snapshot))
     assert len(detector_loads) == 1
 
