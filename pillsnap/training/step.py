@@ -1,7 +1,7 @@
 """One optimizer step over G samples, as a transaction.
 
 Either the whole step happens or nothing of it does: if anything interrupts it (an error, Ctrl-C, memory running out),
-gradients are dropped and BatchNorm's buffers and the scaler are put back, so the same samples can be done again.
+gradients and the scaler's marks are dropped and BatchNorm's buffers put back, so the same samples can be done again.
 The micro-batch is only how the G samples are cut. Each slice's loss is weighted by its share of the step, so a ragged
 last slice is exact. BatchNorm's statistics do see micro-batches, not G samples; that is part of the recipe.
 """
