@@ -8,6 +8,8 @@
     ├── DataError               3   the data set is missing, empty or cannot be used for the task
     │   └── BrokenImageError    3   one picture cannot be decoded (training skips and counts it)
     ├── NonFiniteLossError      1   the loss became NaN or infinite
+    ├── OutOfMemoryFloorError   4   memory ran out and nothing smaller is left to try; a checkpoint was written first
+    ├── GateError               5   the run ended, but not with what it was asked to reach
     └── InterruptedRunError   130   Ctrl-C or SIGTERM; a checkpoint was written first
 
 A message says four things: what failed, what was found, what was wanted, what to do.
@@ -56,6 +58,18 @@ class BrokenImageError(DataError):
 
 class NonFiniteLossError(PillError):
     """The training loss became NaN or infinite."""
+
+
+class OutOfMemoryFloorError(PillError):
+    """Memory ran out and recovery is exhausted; while training, the state was saved first."""
+
+    exit_code = 4
+
+
+class GateError(PillError):
+    """The run ended in order, but what it reached does not count as a success."""
+
+    exit_code = 5
 
 
 class InterruptedRunError(PillError):

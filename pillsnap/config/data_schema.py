@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pillsnap.config.rules import DISTINCT, Count, CountOrZero, Name, PathText, at_least, between, inside
+from pillsnap.config.rules import DISTINCT, Count, CountOrZero, Name, PathText, above, at_least, between, inside
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """When a stage ends before its last epoch, and what it must have seen to count as a success then (STG-4)."""
+
+    time_limit_hours: Annotated[float, above(0)] | None
+    """Hours of training, resumed runs added up; null: no limit."""
+    allow_success_on_time_cap: bool
+    """A run ended by the limit may succeed."""
+    min_samples_required: Count | None
+    """Samples it must have trained on for that; null: any number."""
+    min_class_coverage: Count | None
+    """Classes that must be among them; null: any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +28,10 @@ class ProgressiveValidation:
 
     current_stage: Annotated[int, between(1, 4)]
     """1 to 4. The test split is opened only at stage 4 (DAT-1)."""
+    stage_1: Stage
+    stage_2: Stage
+    stage_3: Stage
+    stage_4: Stage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,17 +46,18 @@ class KeyTree:
     def nearest(self, path: str, *, among_sections: bool) -> list[str]:
         """Return the keys most like `path`, none when nothing is alike; more than one when they are equally near.
 
-        The last name counts most, then the sections before it, then that the key lies high up: so `batch_szie` is
-        `train.batch_size` rather than `train.detection.batch_size`.
+        A key of the same section goes before all others. Else the last name counts most, then the sections before it,
+        then that the key lies high up: so `batch_szie` is `train.batch_size` rather than `train.detection.batch_size`.
         """
         name, parent = _split(path)
-        scores: dict[str, tuple[float, float, int]] = {}
+        scores: dict[str, tuple[bool, float, float, int]] = {}
         for key in self.sections if among_sections else self.leaves:
             key_name, key_parent = _split(key)
             likeness = _likeness(name, key_name)
             if likeness >= _MIN_LIKENESS:
                 parent_likeness = SequenceMatcher(None, parent, key_parent).ratio()
-                scores[key] = (likeness, parent_likeness if parent_likeness >= _MIN_LIKENESS else 0, -key.count("."))
+                parent_likeness = parent_likeness if parent_likeness >= _MIN_LIKENESS else 0
+                scores[key] = (parent == key_parent, likeness, parent_likeness, -key.count("."))
         best = max(scores.values(), default=None)
         return [key for key, score in scores.items() if score == best]
 

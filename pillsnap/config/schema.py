@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pillsnap.config.data_schema import Data, DataLoading
-from pillsnap.config.rules import Count, Name, PathText, Share, at_least, from_to_below, multiple_of
+from pillsnap.config.rules import Count, Name, PathText, Share, above, at_least, from_to_below, multiple_of
 from pillsnap.config.train_schema import AtLeastZero, Train
 
 
@@ -25,6 +25,14 @@ class Paths:
     """Where data sets live on this machine; `data.root` points at it unless it is set."""
     cache_dir: PathText
     """Label cache, shared by experiments that lie side by side (DAT-4)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The machine."""
+
+    gpu_memory_limit_gb: Annotated[float, above(0)] | None
+    """GB (1e9 bytes) the run may use: of GPU memory, or without a GPU of address space from its start on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +125,7 @@ class Config:
     data: Data
     model: Model
     detection: Detection
+    hardware: Hardware
     train: Train
     loss: Loss
     optimization: Optimization

@@ -27,6 +27,24 @@ Degrees = Annotated[float, between(0, 180)]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Oom:
+    """What happens when memory runs out (OOM-2, OOM-3)."""
+
+    max_retries: CountOrZero
+    """Failures in a row before the run saves its state and ends with exit code 4."""
+    max_grad_accum: Count
+    """Most micro-batches a step is cut into before the step itself gets smaller."""
+    min_batch: Count
+    """Smallest micro-batch."""
+    cooldown_sec: AtLeastZero
+    """Seconds to wait before another attempt."""
+    escalate_to_fp16: bool
+    """Let a task that computes in float32 on a GPU go on in float16 before anything is cut."""
+    regrow_after_steps: CountOrZero
+    """Clean steps after which the next larger micro-batch is tried again; 0: never."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ema:
     """Exponential moving average of the weights; validated and saved in place of the raw ones."""
 
@@ -134,6 +152,10 @@ class ClassificationTraining(TaskOverrides):
     """Allow TF32 matrix products (CUDA)."""
     channels_last: bool
     """Memory format of the classifier and its inputs; `optimization.channels_last` must not contradict it."""
+    auto_batch_tune: bool
+    """Find the fastest micro-batch that fits before training (BAT-1)."""
+    auto_batch_max: Count
+    """Largest micro-batch."""
     augment: ClassificationAugment
     """Random changes to training crops."""
 
@@ -148,6 +170,10 @@ class DetectionTraining(TaskOverrides):
     """Compute in 16 bit where it is safe."""
     tf32: bool
     """Allow TF32 matrix products (CUDA)."""
+    auto_batch_tune: bool
+    """Find the fastest micro-batch that fits before training (BAT-1)."""
+    auto_batch_max: Count
+    """Largest micro-batch."""
     augment: DetectionAugment
     """Random changes to training photographs."""
 
@@ -168,6 +194,10 @@ class Train:
     """Use deterministic algorithms where they exist (slower)."""
     resume: Literal["last"] | None
     """last: go on from the experiment's last checkpoint. null: start anew."""
+    checkpoint_minutes: AtLeastZero
+    """Minutes between checkpoints inside an epoch; 0: only after each epoch."""
+    stall_minutes: AtLeastZero
+    """Minutes without a step after which the stacks of all processes are logged; 0: never."""
     batch_size: Count
     """Samples a step and accumulation round."""
     lr: LearningRate
@@ -184,6 +214,9 @@ class Train:
     """Largest gradient norm; 0 or null turns clipping off."""
     zero_grad_set_to_none: bool
     """Drop gradients between steps rather than fill them with zeros."""
+    auto_batch_vram_headroom: Annotated[float, inside(0, 1)]
+    """Share of the memory that the search for a micro-batch may fill."""
+    oom: Oom
     ema: Ema
     early_stopping: EarlyStopping
     classification: ClassificationTraining
