@@ -64,13 +64,13 @@ class ClassificationBatch:
         """Return the number of usable samples."""
         return len(self.sample_ids)
 
+    def part(self, start: int, stop: int) -> ClassificationBatch:
+        """Return samples `start` to `stop` as views."""
+        return ClassificationBatch(self.images_BCHW[start:stop], self.labels_B[start:stop], self.sample_ids[start:stop])
+
     def slices(self, micro_batch: int) -> Iterator[ClassificationBatch]:
         """Cut into consecutive micro-batches of at most `micro_batch` samples, as views."""
-        for start in range(0, len(self), micro_batch):
-            stop = start + micro_batch
-            yield ClassificationBatch(
-                self.images_BCHW[start:stop], self.labels_B[start:stop], self.sample_ids[start:stop]
-            )
+        return (self.part(start, start + micro_batch) for start in range(0, len(self), micro_batch))
 
     def pin_memory(self) -> ClassificationBatch:
         """Return the batch in page-locked memory (called by the loader's pinning thread)."""
@@ -96,11 +96,13 @@ class DetectionBatch:
         """Ids of the pictures in the batch."""
         return [sample.sample_id for sample in self.samples]
 
+    def part(self, start: int, stop: int) -> DetectionBatch:
+        """Return samples `start` to `stop` as views."""
+        return DetectionBatch(self.images_BCHW[start:stop], self.samples[start:stop])
+
     def slices(self, micro_batch: int) -> Iterator[DetectionBatch]:
         """Cut into consecutive micro-batches of at most `micro_batch` samples, as views."""
-        for start in range(0, len(self), micro_batch):
-            stop = start + micro_batch
-            yield DetectionBatch(self.images_BCHW[start:stop], self.samples[start:stop])
+        return (self.part(start, start + micro_batch) for start in range(0, len(self), micro_batch))
 
     def targets(self, device: torch.device) -> dict[str, torch.Tensor]:
         """Return the flat target tensors YOLO's loss reads: batch_idx (N,), cls (N, 1), bboxes (N, 4)."""

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pillsnap.boxes import FloatArray
-from pillsnap.data.batches import Broken
+from pillsnap.data.batches import Broken, ClassificationBatch, DetectionBatch
 from pillsnap.data.preprocess import ClassifierInput, normalize
 from pillsnap.errors import DataError
+from pillsnap.evaluation.slicing import EvaluationCut
 from pillsnap.inference.nms import non_max_suppression
 from pillsnap.models.detector_yolo11m import decode_predictions
 
@@ -64,7 +65,12 @@ def evaluating(model: nn.Module) -> Iterator[torch.device]:
 
 
 def classify_loader(
-    model: nn.Module, loader: Iterable[Any], spec: ClassifierInput, criterion: nn.Module
+    model: nn.Module,
+    loader: Iterable[Any],
+    spec: ClassifierInput,
+    criterion: nn.Module,
+    *,
+    cut: EvaluationCut | None = None,
 ) -> ClassificationPredictions:
     """Classify everything a loader yields.
 
@@ -73,31 +79,38 @@ def classify_loader(
         loader: Yields `ClassificationBatch`, or the list of broken pictures when a whole batch was.
         spec: The classifier's input, for normalising.
         criterion: Mean loss over (logits, labels).
+        cut: How batches are divided; None begins with whole ones.
 
     Raises:
         DataError: Not one picture could be decoded.
+        OutOfMemoryFloorError: Not even one picture fits into memory.
     """
     labels: list[torch.Tensor] = []
     probabilities: list[torch.Tensor] = []
     broken: list[Broken] = []
     loss_sum = weight_sum = 0.0
+    batch_weight: Callable[[torch.Tensor], float] = getattr(criterion, "batch_weight", len)
     with evaluating(model) as device:
+        cut = cut or EvaluationCut(device)
         is_channels_last = next(model.parameters()).is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if is_channels_last else torch.contiguous_format
+
+        def classify(part: ClassificationBatch) -> tuple[torch.Tensor, float]:
+            images = part.images_BCHW.to(device, non_blocking=True)
+            logits = model(normalize(images, spec).to(memory_format=layout)).float()
+            loss = criterion(logits, part.labels_B.to(device, non_blocking=True))
+            return logits.softmax(1).cpu(), float(loss) * float(batch_weight(part.labels_B))
+
         for batch in loader:
             if isinstance(batch, list):
                 broken += batch
                 continue
             broken += batch.broken
-            images = batch.images_BCHW.to(device, non_blocking=True)
-            target = batch.labels_B.to(device, non_blocking=True)
-            logits = model(normalize(images, spec).to(memory_format=layout)).float()
-            batch_weight: Callable[[torch.Tensor], float] = getattr(criterion, "batch_weight", len)
-            weight = float(batch_weight(batch.labels_B))
-            loss_sum += float(criterion(logits, target)) * weight
-            weight_sum += weight
+            weight_sum += float(batch_weight(batch.labels_B))
             labels.append(batch.labels_B)
-            probabilities.append(logits.softmax(1).cpu())
+            for part_probabilities, part_loss in cut.over(batch, classify):
+                probabilities.append(part_probabilities)
+                loss_sum += part_loss
     if not labels:
         raise DataError(_nothing_decoded(broken))
     y_true = torch.cat(labels).numpy()
@@ -105,7 +118,12 @@ def classify_loader(
 
 
 def detect_loader(
-    model: nn.Module, loader: Iterable[Any], *, iou_threshold: float, max_detections: int
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    iou_threshold: float,
+    max_detections: int,
+    cut: EvaluationCut | None = None,
 ) -> DetectionPredictions:
     """Detect pills in everything a loader yields, down to a very low confidence.
 
@@ -114,22 +132,29 @@ def detect_loader(
         loader: Yields `DetectionBatch` with letterboxes, or the list of broken pictures when a whole batch was.
         iou_threshold: Overlap above which the shared NMS drops the weaker box.
         max_detections: Boxes kept a photograph.
+        cut: How batches are divided; None begins with whole ones.
 
     Raises:
         DataError: Not one picture could be decoded.
+        OutOfMemoryFloorError: Not even one picture fits into memory.
     """
     found = DetectionPredictions([], [], [], [])
     with evaluating(model) as device:
+        cut = cut or EvaluationCut(device, label="val/detection")
+
+        def detect(part: DetectionBatch) -> list[FloatArray]:
+            images = part.images_BCHW.to(device, non_blocking=True).float() / 255
+            raw = decode_predictions(model(images))
+            kept = non_max_suppression(raw, MAP_CONF_THRESHOLD, iou_threshold, max_detections)
+            return [boxes.cpu().numpy() for boxes in kept]
+
         for batch in loader:
             if isinstance(batch, list):
                 found.broken.extend(batch)
                 continue
             found.broken.extend(batch.broken)
-            images = batch.images_BCHW.to(device, non_blocking=True).float() / 255
-            raw = decode_predictions(model(images))
-            kept = non_max_suppression(raw, MAP_CONF_THRESHOLD, iou_threshold, max_detections)
-            for sample, boxes in zip(batch.samples, kept, strict=True):
-                values = boxes.cpu().numpy()
+            parts = cut.over(batch, detect)
+            for sample, values in zip(batch.samples, (boxes for part in parts for boxes in part), strict=True):
                 boxes_xyxy = sample.letterbox.to_image(values[:, :4])
                 found.predictions.append({"boxes_xyxy": boxes_xyxy, "scores": values[:, 4].astype(np.float32)})
                 found.targets.append({"boxes_xyxy": sample.target_xyxy})

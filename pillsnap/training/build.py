@@ -18,12 +18,13 @@ from pillsnap.models.classifier_efficientnetv2_s import build_classification_mod
 from pillsnap.models.detector_yolo11m import build_criterion_detection, build_yolo_model
 from pillsnap.training.classification import ClassificationTask, classification_parts
 from pillsnap.training.compilation import try_torch_compile
+from pillsnap.training.context import RunContext
 from pillsnap.training.detection import DetectionTask, detection_parts
 from pillsnap.training.losses import build_criterion_classification, compute_class_weights
 from pillsnap.training.optim import build_optimizer, build_scheduler
 from pillsnap.training.precision import classification_precision, detection_precision
 from pillsnap.training.schedule import CLASSIFICATION, DETECTION
-from pillsnap.training.task import RunContext, Task
+from pillsnap.training.task import Task
 
 
 def build_classifier(cfg: DictConfig, num_classes: int) -> tuple[nn.Module, ClassifierInput]:

@@ -18,12 +18,14 @@ from pillsnap.data.loaders import Loader
 from pillsnap.data.preprocess import ClassifierInput, normalize
 from pillsnap.evaluation.classification import evaluate_classification_metrics
 from pillsnap.evaluation.predictions import classify_loader
+from pillsnap.evaluation.slicing import EvaluationCut
+from pillsnap.training.context import RunContext
 from pillsnap.training.interrupt import CheckedLoader
 from pillsnap.training.losses import TargetWeightedCrossEntropy
 from pillsnap.training.precision import Precision
 from pillsnap.training.schedule import CLASSIFICATION
 from pillsnap.training.step import TrainingParts
-from pillsnap.training.task import RunContext, Task, move
+from pillsnap.training.task import Task, move
 from pillsnap.training.telemetry import TBWriter
 
 
@@ -92,6 +94,7 @@ class ClassificationTask(Task):
             self.context.logger,
             self.context.tb,
             self.clock.epoch,
+            cut=self.val_cut,
         )
 
 
@@ -103,6 +106,8 @@ def validate_classification(
     logger: logging.Logger,
     tb: TBWriter,
     epoch_idx: int,
+    *,
+    cut: EvaluationCut | None = None,
 ) -> dict[str, float]:
     """Judge a classifier on a loader, in fp32 (VAL-1, PRC-4).
 
@@ -114,6 +119,7 @@ def validate_classification(
         logger: Told how many pictures could not be decoded.
         tb: Gets `val/loss`, `val/accuracy`, `val/macro_f1`, `val/top5`.
         epoch_idx: Epoch number from 0, TensorBoard's step.
+        cut: How batches are divided; None begins with whole ones.
 
     Returns:
         val_loss, acc, macro_f1, top5, confidence, n.
@@ -123,7 +129,7 @@ def validate_classification(
     """
     dataset = loader.dataset  # type: ignore[attr-defined]
     assert isinstance(dataset, ClassificationDataset)
-    found = classify_loader(model, loader, dataset.spec, criterion)
+    found = classify_loader(model, loader, dataset.spec, criterion, cut=cut)
     if found.broken:
         logger.warning("[val] %d pictures left out, first: %s", len(found.broken), found.broken[0].reason)
     figures = evaluate_classification_metrics(found.y_true, found.y_prob.argmax(1), found.y_prob)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pillsnap.memory import is_out_of_memory
+
 logger = logging.getLogger("pillsnap")
 
 COMPILE_MODES = ("none", "reduce-overhead", "max-autotune")
@@ -43,9 +45,9 @@ def try_torch_compile(model: nn.Module, mode: str) -> nn.Module:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return compiled(*args, **kwargs)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
+            if is_out_of_memory(error, is_memory_scarce=False):
+                raise
             _warn(mode, error)
             model._compiled_call_impl = None
         return model(*args, **kwargs)
@@ -53,6 +55,19 @@ def try_torch_compile(model: nn.Module, mode: str) -> nn.Module:
     # nn.Module.compile() sets this very attribute; setting it here puts the way back around it.
     model._compiled_call_impl = call
     return model
+
+
+def give_up_compilation(model: nn.Module, error: Exception) -> bool:
+    """Go over to the plain model after an error of a compiled one, as in its backward pass, which is compiled late.
+
+    Returns:
+        Whether there was something to give up, so that the plain model deserves an attempt.
+    """
+    if model._compiled_call_impl is None:
+        return False
+    _warn("as configured", error)
+    model._compiled_call_impl = None
+    return True
 
 
 def _warn(mode: str, error: Exception) -> None:

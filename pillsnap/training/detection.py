@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from pillsnap.data.batches import DetectionBatch
 from pillsnap.evaluation.detection import evaluate_detection_metrics
 from pillsnap.evaluation.predictions import detect_loader
+from pillsnap.evaluation.slicing import EvaluationCut
 from pillsnap.training.interrupt import CheckedLoader
 from pillsnap.training.precision import Precision
 from pillsnap.training.schedule import DETECTION
@@ -63,7 +64,13 @@ class DetectionTask(Task):
         assert self.val_loader is not None
         loader = CheckedLoader(self.val_loader, self.context.stop)
         return validate_detection(
-            self.evaluation_model, loader, self.cfg, self.context.logger, self.context.tb, self.clock.epoch
+            self.evaluation_model,
+            loader,
+            self.cfg,
+            self.context.logger,
+            self.context.tb,
+            self.clock.epoch,
+            cut=self.val_cut,
         )
 
 
@@ -74,6 +81,8 @@ def validate_detection(
     logger: logging.Logger,
     tb: TBWriter,
     epoch_idx: int,
+    *,
+    cut: EvaluationCut | None = None,
 ) -> dict[str, float]:
     """Judge a detector on a loader, in fp32, through the shared NMS (VAL-2, PRC-4).
 
@@ -84,6 +93,7 @@ def validate_detection(
         logger: Told how many pictures could not be decoded.
         tb: Gets `detection/val/mAP@0.5`, `detection/val/mAP@0.5:0.95`, precision and recall.
         epoch_idx: Epoch number from 0, TensorBoard's step.
+        cut: How batches are divided; None begins with whole ones.
 
     Returns:
         mAP@0.5, mAP@0.5:0.95, precision, recall, n_images, n_boxes.
@@ -93,7 +103,11 @@ def validate_detection(
     """
     options = cfg.inference
     found = detect_loader(
-        yolo_model, val_loader, iou_threshold=options.iou_threshold, max_detections=options.max_detections
+        yolo_model,
+        val_loader,
+        iou_threshold=options.iou_threshold,
+        max_detections=options.max_detections,
+        cut=cut,
     )
     if found.broken:
         logger.warning("[val/detection] %d pictures left out, first: %s", len(found.broken), found.broken[0].reason)

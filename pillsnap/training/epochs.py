@@ -20,6 +20,7 @@ from pillsnap.data.loaders import Loader
 from pillsnap.errors import DataError
 from pillsnap.models.detector_yolo11m import build_criterion_detection
 from pillsnap.training.classification import ClassificationTask, classification_parts
+from pillsnap.training.context import RunContext
 from pillsnap.training.detection import DetectionTask, detection_parts
 from pillsnap.training.interrupt import StopRequest
 from pillsnap.training.loop import train_epoch
@@ -29,7 +30,7 @@ from pillsnap.training.precision import classification_precision, detection_prec
 from pillsnap.training.run import run_training
 from pillsnap.training.schedule import CLASSIFICATION, DETECTION
 from pillsnap.training.step import TrainingParts
-from pillsnap.training.task import RunContext, Task
+from pillsnap.training.task import Task
 from pillsnap.training.telemetry import TBWriter
 
 PARTS_ATTRIBUTE = "training_parts"

@@ -61,3 +61,33 @@ def cosine_factor(step: int, warmup_steps: int, total_steps: int) -> float:
         return (step + 1) / warmup_steps
     progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
     return FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def advance_schedule(scheduler: LRScheduler, steps: float, lr_scale: float) -> None:
+    """Move a schedule on and set the learning rate.
+
+    Args:
+        scheduler: From `build_scheduler`; its position counts configured steps.
+        steps: How far to move: the samples of the step over the configured samples of one, so 1 as long as steps have
+            the configured size, whatever their last one in an epoch.
+        lr_scale: Factor on the schedule's learning rate.
+    """
+    if steps != 1:
+        scheduler.last_epoch += steps - 1  # type: ignore[assignment]  # both schedules have a closed form in it
+    scheduler.step()
+    scale_learning_rate(scheduler, lr_scale)
+
+
+def scale_learning_rate(scheduler: LRScheduler, factor: float) -> None:
+    """Multiply the current learning rate; the schedule sets it anew with its next step."""
+    if factor == 1:
+        return
+    for group in scheduler.optimizer.param_groups:
+        group["lr"] *= factor
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
+
+
+def scale_weight_decay(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply the weight decay of every group."""
+    for group in optimizer.param_groups:
+        group["weight_decay"] *= factor

@@ -1,4 +1,4 @@
-"""Optimizer, schedule and scaler out of a checkpoint, under today's configuration.
+"""Optimizer, schedule and scaler out of a checkpoint, under today's configuration, when it belongs to this run at all.
 
 What training has learnt (moments, position, scale) comes from the checkpoint; what the configuration says (learning
 rate, weight decay, length of the schedule, fused or not) is the configuration's, so that a resume with a lower learning
@@ -12,10 +12,31 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from pillsnap.errors import CheckpointError
+from pillsnap.training.optim import scale_weight_decay
 from pillsnap.training.step import TrainingParts
 
 POSITION = ("last_epoch", "_step_count")
 CONFIGURED = ("weight_decay", "initial_lr", "fused", "foreach", "capturable")
+
+
+def require_same_identity(task: str, stored: dict[str, Any], mine: dict[str, Any]) -> None:
+    """Refuse to resume a checkpoint of something else.
+
+    Args:
+        task: Named in the message.
+        stored: What the checkpoint's run was (model, classes, seed, data).
+        mine: What this run is.
+
+    Raises:
+        CheckpointError: They differ in a value of `mine`.
+    """
+    for key, value in mine.items():
+        if stored.get(key) != value:
+            raise CheckpointError(
+                f"The checkpoint of {task} has {key} = {stored.get(key)}, this run has {key} = {value}. They must "
+                "agree to resume. Use the configuration and data of the first run, or another paths.exp_dir."
+            )
 
 
 def scheduler_state(parts: TrainingParts) -> dict[str, Any]:
@@ -24,29 +45,39 @@ def scheduler_state(parts: TrainingParts) -> dict[str, Any]:
     return {key: state[key] for key in POSITION}
 
 
-def restore_optimization(parts: TrainingParts, state: dict[str, Any]) -> None:
+def restore_optimization(
+    parts: TrainingParts,
+    state: dict[str, Any],
+    *,
+    lr_scale: float = 1.0,
+    wd_scale: float = 1.0,
+    position: float | None = None,
+) -> None:
     """Put optimizer, schedule and scaler back to where a checkpoint stood.
 
     Args:
         parts: As built from today's configuration.
         state: With `optimizer_state`, `scheduler_state` and `scaler_state`.
+        lr_scale: Factor on the configured learning rate.
+        wd_scale: Factor on the configured weight decay.
+        position: Where the schedule stands, in today's configured steps; None: where the checkpoint says.
     """
-    optimizer = parts.optimizer
+    optimizer, scheduler = parts.optimizer, parts.scheduler
     configured = [{key: group[key] for key in CONFIGURED if key in group} for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer_state"])
     for group, own in zip(optimizer.param_groups, configured, strict=True):
         group.update(own)
+    scale_weight_decay(optimizer, wd_scale)
     _place_step_counts(optimizer)
     for key in POSITION:
-        setattr(parts.scheduler, key, state["scheduler_state"][key])
-    if isinstance(parts.scheduler, LambdaLR):
-        scheduler = parts.scheduler
-        rates = [
-            base * f(scheduler.last_epoch) for base, f in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-        ]
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-    parts.scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+        setattr(scheduler, key, state["scheduler_state"][key])
+    if position is not None:
+        scheduler.last_epoch = position  # type: ignore[assignment]
+    if isinstance(scheduler, LambdaLR):
+        factors = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        for group, (base, factor) in zip(optimizer.param_groups, factors, strict=True):
+            group["lr"] = base * factor(scheduler.last_epoch) * lr_scale
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
     # A run without float16 has an empty scaler state, which an enabled scaler refuses.
     if state["scaler_state"] and parts.scaler.is_enabled():
         parts.scaler.load_state_dict(state["scaler_state"])

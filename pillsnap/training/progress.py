@@ -50,4 +50,4 @@ def run_progress(tasks: Sequence[Task]) -> Iterator[RunProgress]:
 
 
 def _steps_done(task: Task) -> int:
-    return task.clock.epoch * task.steps_per_epoch + task.clock.step_in_epoch
+    return task.clock.epoch * task.steps_per_epoch + task.step_in_epoch

@@ -39,41 +39,71 @@ class TrainingParts:
     ema: ModelEmaV3 | None = None
 
 
-class StepState:
-    """Copies of what a forward pass changes: BatchNorm's buffers.
+class Remembered:
+    """Copies of tensors that a block of work changes in place."""
 
-    The scaler needs no copy: its scale changes in the last call of a step, and reading it would wait for the device.
-    """
+    def __init__(self, tensors: list[torch.Tensor]) -> None:
+        """Copy them; on a GPU in a few kernels rather than one a tensor."""
+        self._live = tensors
+        self._saved = [torch.empty_like(tensor) for tensor in tensors]
+        _copy_all(self._saved, tensors)
 
-    def __init__(self, parts: TrainingParts) -> None:
-        """Remember the state before the step."""
-        self._parts = parts
-        self._live = [buffer for buffer in parts.model.buffers() if buffer.numel()]
-        self._saved = [buffer.clone() for buffer in self._live]
+    def put_back(self) -> None:
+        """Restore the contents; the tensors stay the same objects."""
+        _copy_all(self._live, self._saved)
 
-    def restore(self) -> None:
-        """Put everything back and drop the gradients."""
+
+def _copy_all(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    if targets:  # a model without BatchNorm has no buffers
         with torch.no_grad():
-            for live, saved in zip(self._live, self._saved, strict=True):
-                live.copy_(saved)
-        # The "already unscaled" marks of the interrupted step would make the next unscale_ refuse; GradScaler has no
-        # public way to clear them without also changing the scale.
-        if self._parts.scaler.is_enabled():
-            self._parts.scaler._per_optimizer_states.clear()
-        self._parts.optimizer.zero_grad(set_to_none=True)
+            torch._foreach_copy_(targets, sources)
 
 
 @contextmanager
 def transaction(parts: TrainingParts) -> Iterator[None]:
-    """Undo what the block did to the model when it does not reach its end, whatever the reason."""
-    before = StepState(parts)
+    """Undo what the block did to BatchNorm's buffers and the gradients when it does not reach its end, for any reason.
+
+    The scaler needs no copy: its scale changes in the last call of a step, and reading it would wait for the device.
+    """
+    before = Remembered([buffer for buffer in parts.model.buffers() if buffer.numel()])
     is_done = False
     try:
         yield
         is_done = True
     finally:
         if not is_done:
-            before.restore()
+            before.put_back()
+            # The "already unscaled" marks of the interrupted step would make the next unscale_ refuse; GradScaler has
+            # no public way to clear them without also changing the scale.
+            if parts.scaler.is_enabled():
+                parts.scaler._per_optimizer_states.clear()
+            parts.optimizer.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def update_transaction(parts: TrainingParts) -> Iterator[None]:
+    """Undo what the block did to weights, optimizer state and average when it does not reach its end.
+
+    AdamW allocates as it goes (its moments in the first step, temporaries in all of them unless it is fused), so memory
+    can run out with half of the weights updated. The copies live only when the activations are gone, so they do not
+    raise the peak of a step.
+    """
+    state = parts.optimizer.state
+    known = set(state)
+    tensors = [parameter for group in parts.optimizer.param_groups for parameter in group["params"]]
+    tensors += [value for values in state.values() for value in values.values() if isinstance(value, torch.Tensor)]
+    if parts.ema is not None:
+        tensors += [value for value in parts.ema.module.state_dict().values() if value.numel()]
+    before = Remembered(tensors)
+    is_done = False
+    try:
+        yield
+        is_done = True
+    finally:
+        if not is_done:
+            before.put_back()
+            for parameter in set(state) - known:
+                del state[parameter]
 
 
 def optimizer_step(
@@ -85,7 +115,9 @@ def optimizer_step(
     zero_grad_set_to_none: bool,
     seeds: tuple[int, str, int],
 ) -> torch.Tensor:
-    """Do one step over all samples of `batch`: accumulate over micro-batches, clip, step, schedule, average (LOP-3).
+    """Do one step over all samples of `batch`: accumulate over micro-batches, clip, step, average (LOP-3).
+
+    The schedule is the caller's: how far it moves depends on the place of the step in its epoch.
 
     Args:
         parts: Model, optimizer and the rest of one task.
@@ -102,15 +134,15 @@ def optimizer_step(
     with transaction(parts):
         seed_step(*seeds)
         loss = _accumulate(parts, batch, micro_batch)
-        if grad_clip:
-            parts.scaler.unscale_(parts.optimizer)
-            nn.utils.clip_grad_norm_(parts.model.parameters(), grad_clip)
-        parts.scaler.step(parts.optimizer)
-        parts.scaler.update()
+        with update_transaction(parts):
+            if grad_clip:
+                parts.scaler.unscale_(parts.optimizer)
+                nn.utils.clip_grad_norm_(parts.model.parameters(), grad_clip)
+            parts.scaler.step(parts.optimizer)
+            if parts.ema is not None:
+                parts.ema.update(parts.model, step=seeds[2])
+            parts.scaler.update()
     parts.optimizer.zero_grad(set_to_none=zero_grad_set_to_none)
-    parts.scheduler.step()
-    if parts.ema is not None:
-        parts.ema.update(parts.model, step=seeds[2])
     return loss
 
 

@@ -22,6 +22,7 @@ class StepReport:
 
     epoch: int
     step_in_epoch: int
+    steps_per_epoch: int
     step: int
     loss: torch.Tensor
     lr: float
@@ -69,7 +70,6 @@ class StepLog:
         label: str,
         prefix: str,
         epochs: int,
-        steps_per_epoch: int,
         device: torch.device,
         logger: logging.Logger,
         tb: TBWriter,
@@ -83,7 +83,6 @@ class StepLog:
             label: `train` for the classifier, `train/detection` for the detector.
             prefix: Leads every TensorBoard tag; empty for the classifier.
             epochs: Epochs of the task, for the log line.
-            steps_per_epoch: Optimizer steps an epoch, for the log line.
             device: Where losses lie.
             logger: The run's logger.
             tb: The run's TensorBoard session.
@@ -95,7 +94,7 @@ class StepLog:
         self.totals = StepTotals()
         self.epoch_loss = EpochLoss()
         self._label, self._prefix = label, prefix
-        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+        self._epochs = epochs
         self._logger, self._tb = logger, tb
         self._interval, self._profile_interval = step_log_interval, profile_interval
         self._warmup_left = warmup_steps
@@ -112,7 +111,7 @@ class StepLog:
         self._pending.append(report)
         if self._check_every_step:
             self._require_finite([float(report.loss)], [report], checkpoint)
-        if report.step % self._interval == 0 or report.step_in_epoch == self._steps_per_epoch:
+        if report.step % self._interval == 0 or report.step_in_epoch == report.steps_per_epoch:
             self.flush(checkpoint=checkpoint)
 
     def flush(self, *, checkpoint: str) -> None:
@@ -143,7 +142,7 @@ class StepLog:
         }
         self._tb.add_scalars(figures, last.step, self._prefix)
         self._logger.info(
-            f"[{self._label}] e={last.epoch + 1}/{self._epochs} s={last.step_in_epoch}/{self._steps_per_epoch} "
+            f"[{self._label}] e={last.epoch + 1}/{self._epochs} s={last.step_in_epoch}/{last.steps_per_epoch} "
             f"loss={losses[-1]:.4f} lr={last.lr:.2e} data={data_s:.3f}s comp={compute_s:.3f}s "
             f"thr={figures['perf/throughput']:.1f}/s cuda={figures['perf/cuda_mem']:.0f}MB"
         )

@@ -5,11 +5,10 @@ The loop knows a task by five verbs: `next_samples`, `step`, `validate`, `state`
 
 from __future__ import annotations
 
-import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,47 +18,22 @@ from torch import nn
 from pillsnap.config.loading import for_task
 from pillsnap.data.batches import Batch, Broken
 from pillsnap.data.loaders import Loader, StepSampler
-from pillsnap.errors import CheckpointError, DataError
+from pillsnap.errors import DataError, OutOfMemoryFloorError
+from pillsnap.evaluation.slicing import EvaluationCut
+from pillsnap.memory import GB, MEMORY_ERRORS, SCARCE_SHARE, describe_failure
+from pillsnap.training.clock import Clock
+from pillsnap.training.compilation import give_up_compilation
+from pillsnap.training.context import RunContext
 from pillsnap.training.early_stopping import early_stopping
-from pillsnap.training.interrupt import StopRequest
-from pillsnap.training.optimstate import restore_optimization, scheduler_state
+from pillsnap.training.optim import advance_schedule, scale_learning_rate, scale_weight_decay
+from pillsnap.training.optimstate import require_same_identity, restore_optimization, scheduler_state
+from pillsnap.training.recovery import Cut, Recovery
 from pillsnap.training.schedule import TaskName
 from pillsnap.training.step import TrainingParts, optimizer_step
 from pillsnap.training.steplog import EpochLoss, StepLog, StepReport
-from pillsnap.training.telemetry import TBWriter
 
+STOPPING_KEYS = ("best", "bad_epochs", "tie_breaker")
 COMPILE_WARMUP_STEPS = 100  # UTL-9: left out of throughput figures when torch.compile is on
-
-
-@dataclass
-class Clock:
-    """Where a task stands. A resume needs nothing else to find its next samples."""
-
-    epoch: int = 0
-    """Epochs completed, validation included."""
-    step: int = 0
-    """Optimizer steps done."""
-    step_in_epoch: int = 0
-    """Steps of the current epoch whose samples are used up."""
-    samples: int = 0
-    """Samples trained on."""
-    skipped: int = 0
-    """Broken pictures left out."""
-    scaler_skips: int = 0
-    """Steps that float16's scaler skipped (seen at logging steps)."""
-    is_stopped: bool = False
-    """Early stopping ended the task."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """What a task shares with the run around it."""
-
-    logger: logging.Logger
-    tb: TBWriter
-    stop: StopRequest
-    last_checkpoint: str
-    """Path of the checkpoint to go back to, for messages."""
 
 
 @dataclass
@@ -109,14 +83,28 @@ class Task(ABC):
         self.history: list[dict[str, Any]] = []
         self.stopping: dict[str, Any] = {}
         self._batches: Iterator[Batch | list[Broken]] | None = None
+        self._before_fetch = replace(self.clock)
         self._scale = parts.scaler.get_scale()
+        device = parts.precision.device
+        self.recovery = Recovery(
+            self.cfg,
+            cut=Cut(self.cfg.train.batch_size, self.cfg.train.grad_accum_steps),
+            # A CPU emulates float16: slower, and little is saved.
+            is_16bit=parts.precision.is_amp or device.type != "cuda",
+            label=self.log_label,
+            prefix=self.tb_prefix,
+            logger=context.logger,
+            tb=context.tb,
+            decide=context.decide,
+        )
+        self._applied = self.recovery.cut
+        self.val_cut = EvaluationCut(device, label=f"val{self.log_label.removeprefix('train')}", memory=context.memory)
         is_compiled = self.cfg.optimization.torch_compile != "none"
         self.log = StepLog(
             label=self.log_label,
             prefix=self.tb_prefix,
             epochs=self.cfg.train.epochs,
-            steps_per_epoch=self.steps_per_epoch,
-            device=parts.precision.device,
+            device=device,
             logger=context.logger,
             tb=context.tb,
             step_log_interval=self.cfg.logging.step_log_interval,
@@ -126,13 +114,18 @@ class Task(ABC):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch."""
+        """Optimizer steps a whole epoch takes at today's step size."""
         return len(self._sampler)
+
+    @property
+    def step_in_epoch(self) -> int:
+        """Steps of the current epoch that are used up, at today's step size."""
+        return math.ceil(min(self.clock.samples_in_epoch, self._sampler.num_used) / self._sampler.step_size)
 
     @property
     def is_epoch_done(self) -> bool:
         """Whether every sample of the epoch was used, so that validation is due."""
-        return self.clock.step_in_epoch >= self.steps_per_epoch
+        return self.clock.samples_in_epoch >= self._sampler.num_used
 
     @property
     def is_finished(self) -> bool:
@@ -152,13 +145,18 @@ class Task(ABC):
         return sampler
 
     def next_samples(self) -> Batch | None:
-        """Return the samples of the next step; None when not one of them could be decoded."""
+        """Return the samples of the next step; None when not one of them could be decoded.
+
+        Raises:
+            OutOfMemoryFloorError: Loading them ran out of memory again and again.
+        """
+        if self.clock.samples_in_epoch == 0:
+            self._watch_memory()
+        self._before_fetch = replace(self.clock)
         with self.log.timer.data():
-            if self._batches is None:
-                self._sampler.set_position(self.clock.epoch, self.clock.step_in_epoch)
-                self._batches = iter(self.train_loader)
-            batch = next(self._batches)
-        self.clock.step_in_epoch += 1
+            batch = self._fetch()
+        sampler = self._sampler
+        self.clock.samples_in_epoch = min(self.clock.samples_in_epoch + sampler.step_size, sampler.num_used)
         if self.is_epoch_done:
             self._batches = None
         broken = batch if isinstance(batch, list) else batch.broken
@@ -168,25 +166,116 @@ class Task(ABC):
             return None
         return batch
 
-    def step(self, batch: Batch) -> None:
-        """Do one optimizer step over `batch` and report it."""
-        train = self.cfg.train
+    def step(self, batch: Batch) -> bool:
+        """Do one optimizer step over `batch` and report it; when memory runs out, do it again in smaller pieces.
+
+        Returns:
+            Whether it was done. False: it did not fit, steps have another size from here on, and the clock stands
+            before these samples, which are to be fetched again.
+
+        Raises:
+            OutOfMemoryFloorError: Nothing smaller is left to try; the clock stands before these samples.
+        """
         lr = float(self.parts.scheduler.get_last_lr()[0])
-        with self.log.timer.compute():
-            loss = optimizer_step(
-                self.parts,
-                batch,
-                micro_batch=train.batch_size,
-                grad_clip=train.grad_clip,
-                zero_grad_set_to_none=train.zero_grad_set_to_none,
-                seeds=(train.seed, self.name, self.clock.step),
-            )
+        while isinstance(outcome := self._attempt(batch), str):
+            try:
+                self.recovery.after_failure(outcome, self.clock.step + 1)
+            except OutOfMemoryFloorError:
+                self._rewind()
+                raise
+            if self._apply_cut():
+                self._rewind()
+                return False
+        steps = self._schedule_position(self.clock) - self._schedule_position(self._before_fetch)
+        advance_schedule(self.parts.scheduler, steps, self._applied.lr_scale)
         self.clock.step += 1
         self.clock.samples += len(batch)
-        report = StepReport(self.clock.epoch, self.clock.step_in_epoch, self.clock.step, loss, lr, batch.sample_ids)
+        self.recovery.after_success(self.clock.step)
+        place = (self.clock.epoch, self.step_in_epoch, self.steps_per_epoch)
+        self._apply_cut()
+        report = StepReport(*place, self.clock.step, outcome, lr, batch.sample_ids)
         self.log.record(report, checkpoint=self.context.last_checkpoint)
         if self.clock.step % self.cfg.logging.step_log_interval == 0:
             self._count_scaler_skips()
+        return True
+
+    def use_cut(self, cut: Cut) -> None:
+        """Train with `cut` from here on; it was found to fit."""
+        self.recovery.use(cut)
+        self._apply_cut()
+        self._batches = None
+
+    def _fetch(self) -> Batch | list[Broken]:
+        while True:
+            try:
+                if self._batches is None:
+                    cut = self.recovery.cut
+                    self._sampler.set_position(self.clock.epoch, self.clock.samples_in_epoch, step_size=cut.step_size)
+                    self._batches = iter(self.train_loader)
+                return next(self._batches)
+            except MEMORY_ERRORS as error:
+                if not self.context.memory.is_exhausted_by(error):
+                    raise
+                failure = describe_failure(error)
+            self._batches = None
+            self.recovery.after_fetch_failure(failure, self.clock.step + 1)
+
+    def _attempt(self, batch: Batch) -> torch.Tensor | str:
+        """Return the loss of the step, or how memory ran out; by then nothing of the step is left."""
+        train = self.cfg.train
+        try:
+            with self.log.timer.compute():
+                return optimizer_step(
+                    self.parts,
+                    batch,
+                    micro_batch=self.recovery.cut.batch_size,
+                    grad_clip=train.grad_clip,
+                    zero_grad_set_to_none=train.zero_grad_set_to_none,
+                    seeds=(train.seed, self.name, self.clock.step),
+                )
+        except MEMORY_ERRORS as error:
+            if self.context.memory.is_exhausted_by(error):
+                return describe_failure(error)
+            if not give_up_compilation(self.parts.model, error):
+                raise
+        return self._attempt(batch)
+
+    def _apply_cut(self) -> bool:
+        """Bring precision, learning rate and weight decay to the cut; tell whether steps have another size now."""
+        before, cut = self._applied, self.recovery.cut
+        if cut.is_fp16 and not before.is_fp16:
+            self._switch_to_fp16()
+        scale_learning_rate(self.parts.scheduler, cut.lr_scale / before.lr_scale)
+        scale_weight_decay(self.parts.optimizer, cut.wd_scale / before.wd_scale)
+        self._applied = cut
+        return cut.step_size != before.step_size
+
+    def _switch_to_fp16(self) -> None:
+        self.parts.precision = replace(self.parts.precision, is_amp=True, dtype=torch.float16)
+        self.parts.scaler = self.parts.precision.build_scaler()
+        self._scale = self.parts.scaler.get_scale()
+
+    def _rewind(self) -> None:
+        """Put the clock back to before the samples that were fetched last."""
+        self.clock = self._before_fetch
+        self._batches = None
+
+    def _schedule_position(self, clock: Clock) -> float:
+        return clock.schedule_position(self.recovery.configured.step_size, self._sampler.num_used)
+
+    def _watch_memory(self) -> None:
+        """Note how full memory is before an epoch, and warn where little is left (OOM-1)."""
+        memory, cut = self.context.memory, self.recovery.cut
+        share = memory.used_share()
+        figures = {"perf/memory_use": share, "perf/batch_size": float(cut.batch_size)}
+        if share > SCARCE_SHARE:
+            figures["oom/memory_warning"] = share
+            self.context.logger.warning(
+                f"[{self.log_label}] {share:.0%} of {memory.total_bytes / GB:.1f} GB are in use before epoch "
+                f"{self.clock.epoch + 1} (micro-batches {cut}); above {SCARCE_SHARE:.0%} running out is likely. Close "
+                "other programs that use the memory."
+            )
+        self.context.tb.add_scalars(figures, self.clock.epoch, self.tb_prefix)
 
     def validate(self) -> ValidationResult:
         """Judge the model on the val split, end the epoch, and decide on best and on stopping (VAL-3)."""
@@ -202,7 +291,7 @@ class Task(ABC):
         epoch = {"epoch": self.clock.epoch + 1, "train_loss": train_loss, "lr": lr, **figures, "is_best": is_best}
         self.history.append(epoch)
         self.clock.epoch += 1
-        self.clock.step_in_epoch = 0
+        self.clock.samples_in_epoch = 0
         self.clock.is_stopped = stop
         text = " ".join(f"{key}={value:.4f}" for key, value in figures.items() if isinstance(value, float))
         self.context.logger.info(
@@ -257,12 +346,12 @@ class Task(ABC):
             "scaler_state": self.parts.scaler.state_dict(),
             "epoch": self.clock.epoch,
             "best_metric": self.stopping.get("best"),
-            "clock": {**asdict(self.clock), "step_size": self._sampler.step_size},
+            "clock": asdict(self.clock),
+            "recovery": self.recovery.state(),
+            "samples_evaluated_at_once": self.val_cut.size,
             "history": self.history,
             "epoch_loss": asdict(self.log.epoch_loss),
-            "stopping": {
-                key: self.stopping[key] for key in ("best", "bad_epochs", "tie_breaker") if key in self.stopping
-            },
+            "stopping": {key: self.stopping[key] for key in STOPPING_KEYS if key in self.stopping},
             "identity": self.identity,
             **self.extras,
         }
@@ -271,22 +360,19 @@ class Task(ABC):
         """Go on from what `state` returned.
 
         Raises:
-            CheckpointError: It belongs to another model or class map, or stands inside an epoch with other steps.
+            CheckpointError: It belongs to another model, class map, seed or data split.
         """
-        self._require_same_identity(state["identity"])
-        clock = dict(state["clock"])
-        step_size = clock.pop("step_size")
-        if clock["step_in_epoch"] and step_size != self._sampler.step_size:
-            raise CheckpointError(
-                f"The checkpoint of {self.name} stands inside epoch {clock['epoch'] + 1} with {step_size} samples a "
-                f"step; the configuration gives {self._sampler.step_size}. Resume with the same batch_size x "
-                "grad_accum_steps, or start a new experiment in another paths.exp_dir."
-            )
+        require_same_identity(self.name, state["identity"], self.identity)
+        self.clock = Clock(**state["clock"])
+        self._restore_cut(state)
         self.parts.model.load_state_dict(state["model_state"])
         if self.parts.ema is not None:
             self.parts.ema.module.load_state_dict(state["ema_state"] or state["model_state"])
-        restore_optimization(self.parts, state)
-        self.clock = Clock(**clock)
+        # With another step size than the checkpoint's, its schedule counted other steps than today's.
+        stored, cut = Cut(**state["recovery"]["configured"]), self.recovery.cut
+        is_same_size = stored.step_size == self.recovery.configured.step_size
+        position = None if is_same_size else self._schedule_position(self.clock)
+        restore_optimization(self.parts, state, lr_scale=cut.lr_scale, wd_scale=cut.wd_scale, position=position)
         self.history = list(state["history"])
         self.log.epoch_loss = EpochLoss(**state["epoch_loss"])
         self.stopping = dict(state["stopping"])
@@ -294,13 +380,15 @@ class Task(ABC):
         patience = self.cfg.train.early_stopping.patience
         self.clock.is_stopped = self.stopping.get("bad_epochs", 0) >= patience
 
-    def _require_same_identity(self, stored: dict[str, Any]) -> None:
-        for key, mine in self.identity.items():
-            if stored.get(key) != mine:
-                raise CheckpointError(
-                    f"The checkpoint of {self.name} has {key} = {stored.get(key)}, this run has {key} = {mine}. They "
-                    "must agree to resume. Use the configuration and data of the first run, or another paths.exp_dir."
-                )
+    def _restore_cut(self, state: dict[str, Any]) -> None:
+        if not self.recovery.load_state(state["recovery"]):
+            self.context.logger.info(
+                f"[{self.log_label}] micro-batches {self.recovery.cut} as configured today, unlike the checkpoint's"
+            )
+        self._applied = self.recovery.cut
+        if self._applied.is_fp16:
+            self._switch_to_fp16()
+        self.val_cut.size = state["samples_evaluated_at_once"]
 
     def _report_broken(self, broken: list[Broken]) -> None:
         self.clock.skipped += len(broken)

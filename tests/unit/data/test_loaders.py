@@ -45,7 +45,7 @@ def test_an_epoch_visits_every_sample_once_in_its_own_order() -> None:
 def test_going_on_inside_an_epoch_skips_what_was_done_without_visiting_it() -> None:
     sampler = _sampler(22)
     whole = _positions(sampler)
-    sampler.set_position(0, start_step=2)
+    sampler.set_position(0, start_sample=2 * sampler.step_size)
     assert _positions(sampler) == whole[2:]
 
 

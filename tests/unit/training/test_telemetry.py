@@ -77,13 +77,12 @@ def test_the_timer_tells_waiting_from_computing() -> None:
     assert timer.flush() == []
 
 
-def _log(tmp_path: Path, steps: int = 4, interval: int = 2) -> StepLog:
+def _log(tmp_path: Path, interval: int = 2) -> StepLog:
     logger = build_logger(tmp_path)
     return StepLog(
         label="train",
         prefix="",
         epochs=3,
-        steps_per_epoch=steps,
         device=CPU,
         logger=logger,
         tb=TBWriter(tmp_path),
@@ -98,7 +97,7 @@ def _record(log: StepLog, step: int, loss: float) -> None:
         pass
     with log.timer.compute():
         pass
-    log.record(StepReport(0, step, step, torch.tensor(loss), 2e-4, [step, 100 + step]), checkpoint="here.pt")
+    log.record(StepReport(0, step, 4, step, torch.tensor(loss), 2e-4, [step, 100 + step]), checkpoint="here.pt")
 
 
 @pytest.mark.req("LOP-1", "LOP-2")
