@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import functools
 import logging
 import os
 import signal
@@ -40,6 +42,8 @@ from pillsnap.models.detector_yolo11m import detection_label, training_transform
 
 logger = logging.getLogger("pillsnap")
 
+LOG_FILE = Path("logs", "pillsnap.log")  # of an experiment
+
 
 class StepSampler(Sampler[list[Key]]):
     """Yields, step by step, the `(epoch, position)` keys of the samples of one optimizer step.
@@ -59,22 +63,31 @@ class StepSampler(Sampler[list[Key]]):
         self.seed = seed
         self.task = task
         self.epoch = 0
-        self.start_step = 0
+        self.start_sample = 0
 
     def __len__(self) -> int:
         """Return the number of optimizer steps of a whole epoch."""
         return -(-self.num_used // self.step_size)
 
-    def set_position(self, epoch: int, start_step: int = 0) -> None:
-        """Make the next iteration begin at `start_step` of `epoch`, without visiting what lies before."""
+    def set_position(self, epoch: int, start_sample: int = 0, *, step_size: int | None = None) -> None:
+        """Make the next iteration begin at `start_sample` of `epoch`'s order, without visiting what lies before.
+
+        Args:
+            epoch: Decides the order.
+            start_sample: Samples of the epoch that are used up.
+            step_size: Samples of a step from here on; None leaves it.
+        """
         self.epoch = epoch
-        self.start_step = start_step
+        self.start_sample = start_sample
+        if step_size is not None:
+            self.step_size = step_size
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield the keys of the remaining steps of the epoch."""
-        order = epoch_order(self.num_samples, self.seed, self.task, self.epoch)[: self.num_used]
-        for start in range(self.start_step * self.step_size, self.num_used, self.step_size):
-            yield [(self.epoch, int(position)) for position in order[start : start + self.step_size]]
+        epoch, step_size = self.epoch, self.step_size
+        order = epoch_order(self.num_samples, self.seed, self.task, epoch)[: self.num_used]
+        for start in range(self.start_sample, self.num_used, step_size):
+            yield [(epoch, int(position)) for position in order[start : start + step_size]]
 
 
 class OrderedSampler(Sampler[list[Key]]):
@@ -236,13 +249,14 @@ def _step_sampler(num_samples: int, cfg: DictConfig, task: Literal["classificati
 def _loader(dataset: Dataset[Any], sampler: Sampler[list[Key]], cfg: DictConfig, *, is_training: bool) -> Loader:
     options = cfg.dataloader
     num_workers = options.num_workers
+    log_path = Path(cfg.paths.exp_dir) / LOG_FILE
     worker_options: dict[str, Any] = {}
     if num_workers > 0:
         worker_options = {
             "prefetch_factor": options.prefetch_factor,
             # Validation's workers end with it: kept alive they would hold memory through every training epoch.
             "persistent_workers": options.persistent_workers and is_training,
-            "worker_init_fn": _start_worker,
+            "worker_init_fn": functools.partial(_start_worker, log_path=log_path if log_path.parent.is_dir() else None),
         }
     return DataLoader(
         dataset,
@@ -256,7 +270,7 @@ def _loader(dataset: Dataset[Any], sampler: Sampler[list[Key]], cfg: DictConfig,
     )
 
 
-def _start_worker(worker_id: int) -> None:
+def _start_worker(worker_id: int, log_path: Path | None) -> None:
     # Ctrl-C and a service manager's SIGTERM go to a whole process group; in a group of its own a worker does not hear
     # them, and the main process decides what to finish and when workers end. SIGTERM itself keeps its meaning: workers
     # are ended by it, and ignoring it would hang Python's exit.
@@ -264,3 +278,7 @@ def _start_worker(worker_id: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    if log_path is not None:
+        # The stall watchdog asks with SIGUSR1. The signal handler itself, C code, writes the answer, so even a worker
+        # that is stuck inside a library gives one; the file stays open as long as the process lives.
+        faulthandler.register(signal.SIGUSR1, file=log_path.open("a", encoding="utf-8"), all_threads=True)

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -89,6 +89,17 @@ def load_ckpt(path: str | Path) -> dict[str, Any]:
     return content
 
 
+class Moment(NamedTuple):
+    """The states of all tasks at one moment, and where the loop stood."""
+
+    states: dict[str, dict[str, Any]]
+    """Task name to its checkpoint."""
+    loop_step: int
+    """Global step."""
+    loop_seconds: float
+    """Seconds of training up to then; 0 in checkpoints written before they were counted."""
+
+
 class CheckpointStore:
     """The checkpoints of one experiment."""
 
@@ -106,7 +117,13 @@ class CheckpointStore:
         return any((self.dir / name).exists() for name in LAST_NAMES[task] + BEST_NAMES[task])
 
     def save(
-        self, states: dict[str, dict[str, Any]], *, best: Collection[str], loop_step: int, is_completed: bool = False
+        self,
+        states: dict[str, dict[str, Any]],
+        *,
+        best: Collection[str],
+        loop_step: int,
+        loop_seconds: float = 0.0,
+        is_completed: bool = False,
     ) -> None:
         """Write the states of all tasks as one moment.
 
@@ -114,6 +131,7 @@ class CheckpointStore:
             states: Task name to its checkpoint.
             best: Tasks whose state is their best so far.
             loop_step: Global step, kept in the manifest.
+            loop_seconds: Seconds of training so far, kept in the manifest.
             is_completed: Whether training is over.
 
         Raises:
@@ -128,7 +146,7 @@ class CheckpointStore:
             path = self.dir / "moments" / f"{number:06d}-{task}.pt"
             save_ckpt(path, state)
             files[task] = {"file": path.relative_to(self.dir).as_posix(), "sha256": _sha256(path)}
-        moment = {"number": number, "loop_step": loop_step, "files": files}
+        moment = {"number": number, "loop_step": loop_step, "loop_seconds": loop_seconds, "files": files}
         manifest["moments"] = [moment, *manifest["moments"]][:NUM_MOMENTS_KEPT]
         manifest["completed"] = is_completed
         save_json(self._manifest_path, manifest)
@@ -137,8 +155,8 @@ class CheckpointStore:
                 _link(self.dir / files[task]["file"], self.dir / name)
         self._prune(manifest)
 
-    def load_last(self) -> tuple[dict[str, dict[str, Any]], int] | None:
-        """Return the states of the newest whole moment and its global step; None when there is no checkpoint at all.
+    def load_last(self) -> Moment | None:
+        """Return the newest whole moment; None when there is no checkpoint at all.
 
         Raises:
             CheckpointError: There are checkpoints, but not one whole moment among them.
@@ -150,7 +168,7 @@ class CheckpointStore:
             damaged = [entry["file"] for entry in moment["files"].values() if not self._is_whole(entry)]
             if not damaged:
                 states = {task: load_ckpt(self.dir / entry["file"]) for task, entry in moment["files"].items()}
-                return states, int(moment["loop_step"])
+                return Moment(states, int(moment["loop_step"]), float(moment.get("loop_seconds", 0.0)))
             logger.warning("%s is damaged or missing; going back to the checkpoint before it", ", ".join(damaged))
             if len(manifest["moments"]) > 1:
                 # Forgotten, so that the next save does not keep the damaged one in place of the good one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -22,6 +22,9 @@ class StopRequest:
     def __init__(self) -> None:
         """Start with nobody having asked."""
         self.signal_name: str | None = None
+        self.on_check: Callable[[], None] = _do_nothing
+        """Called at every check. A run asks after each step and before each validation batch, so checks that stop
+        coming are how the stall watchdog notices that nothing moves any more."""
 
     def check(self) -> None:
         """Raise where it is safe to stop.
@@ -29,6 +32,7 @@ class StopRequest:
         Raises:
             InterruptedRunError: A stop was asked for.
         """
+        self.on_check()
         if self.signal_name is not None:
             raise InterruptedRunError(f"The run was stopped by {self.signal_name}.")
 
@@ -93,3 +97,6 @@ class CheckedLoader:
     def __len__(self) -> int:
         """Return the number of batches."""
         return len(self._loader)
+
+
+def _do_nothing() -> None: ...

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from pillsnap.training.interrupt import StopRequest
 from pillsnap.training.schedule import next_task
@@ -12,10 +14,12 @@ from pillsnap.training.task import Task, ValidationResult
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """The order in which tasks take steps."""
+    """The order in which tasks take steps, and when that ends though some are left."""
 
     strategy: str
     interleave_ratio: Sequence[int]
+    limit_s: float = math.inf
+    """Seconds of training after which no task gets another turn."""
 
 
 @dataclass
@@ -23,6 +27,8 @@ class LoopState:
     """Where the loop stands, over all tasks."""
 
     step: int = 0
+    seconds: float = 0.0
+    """Wall time spent in the loop, validation and saving included, added up over resumed processes."""
 
 
 OnEpoch = Callable[[Task, ValidationResult], None]
@@ -31,38 +37,51 @@ OnStep = Callable[[Task], None]
 
 def train(
     tasks: Sequence[Task], turns: Turns, state: LoopState, stop: StopRequest, *, on_epoch: OnEpoch, on_step: OnStep
-) -> None:
-    """Give every task its steps until all have finished.
+) -> bool:
+    """Give every task its steps until all have finished or the time is up.
 
     Args:
         tasks: The tasks of the run.
-        turns: Whose turn comes when.
+        turns: Whose turn comes when, and the time limit.
         state: Where to begin; kept up to date.
         stop: Looked at after every step.
         on_epoch: Called after each validation (saving is its business).
         on_step: Called after each step.
 
+    Returns:
+        Whether all have finished; False when the time limit left some with steps to do.
+
     Raises:
         InterruptedRunError: A stop was asked for; every task stands between two steps.
     """
     by_name: dict[str, Task] = {task.name: task for task in tasks}
-    while unfinished := [task.name for task in tasks if not task.is_finished]:
-        task = by_name[next_task(turns.strategy, turns.interleave_ratio, state.step, unfinished)]
-        with stop.excusing_dead_workers():
-            if not task.is_epoch_done:
-                train_step(task)
-                state.step += 1
-                on_step(task)
-            stop.check()
-            if task.is_epoch_done:
-                on_epoch(task, task.validate())
+    began = monotonic() - state.seconds
+    try:
+        while unfinished := [task.name for task in tasks if not task.is_finished]:
+            if state.seconds >= turns.limit_s:
+                return False
+            task = by_name[next_task(turns.strategy, turns.interleave_ratio, state.step, unfinished)]
+            with stop.excusing_dead_workers():
+                if not task.is_epoch_done:
+                    train_step(task)
+                    state.step += 1
+                    state.seconds = monotonic() - began
+                    on_step(task)
+                stop.check()
+                if task.is_epoch_done:
+                    result = task.validate()
+                    state.seconds = monotonic() - began
+                    on_epoch(task, result)
+    finally:
+        state.seconds = monotonic() - began  # a turn that was interrupted took its time as well
+    return True
 
 
 def train_step(task: Task) -> None:
     """Give one task one step; a step none of whose pictures could be decoded is passed over."""
     batch = task.next_samples()
-    if batch is not None:
-        task.step(batch)
+    while batch is not None and not task.step(batch):
+        batch = task.next_samples()  # memory ran out and steps are smaller now: the same samples, divided anew
 
 
 def train_epoch(task: Task) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,21 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from pillsnap.config.loading import config_snapshot
-from pillsnap.data.loaders import TwoStageLoaders, build_loaders
+from pillsnap.data.loaders import LOG_FILE, TwoStageLoaders, build_loaders
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
 from pillsnap.data.twostage import FINAL_STAGE, TwoStageData, load_data, require_experiment_apart
 from pillsnap.data.yolo_export import export_yolo
-from pillsnap.errors import InterruptedRunError
+from pillsnap.errors import CheckpointError, GateError, InterruptedRunError, OutOfMemoryFloorError
 from pillsnap.evaluation.experiment import SplitEvaluation
 from pillsnap.evaluation.metrics_file import dump_metrics_json
 from pillsnap.evaluation.plot_history import plot_history
 from pillsnap.evaluation.report import write_report
 from pillsnap.training.build import build_classifier, build_detector, build_tasks
+from pillsnap.training.context import RunContext
 from pillsnap.training.experiment import Experiment, checkpoint_extras
 from pillsnap.training.interrupt import StopRequest, stop_on_signals
 from pillsnap.training.loop import LoopState, Turns, train
@@ -33,8 +35,18 @@ from pillsnap.training.precision import select_device
 from pillsnap.training.progress import run_progress
 from pillsnap.training.reproducibility import set_rng_state, set_seed
 from pillsnap.training.schedule import CLASSIFICATION, DETECTION
-from pillsnap.training.task import RunContext, Task, ValidationResult
+from pillsnap.training.task import Task, ValidationResult
 from pillsnap.training.telemetry import TBWriter, build_logger
+from pillsnap.training.time_cap import (
+    SECONDS_AN_HOUR,
+    TimeCapVerdict,
+    current_stage,
+    gather_evidence,
+    judge_time_cap,
+    limit_s,
+    stage_key,
+)
+from pillsnap.training.watchdog import StallWatchdog
 
 logger = logging.getLogger("pillsnap")
 
@@ -55,6 +67,7 @@ def run_training(cfg: DictConfig) -> RunResult:
     """Train what `cfg.train.tasks` names, judge the best models, and write the report.
 
     Raises:
+        GateError: The stage's time limit ended the run, and what it has reached by then is no success.
         PillError: Anything the user can mend; its `exit_code` is the command's.
     """
     started = time.monotonic()
@@ -83,6 +96,10 @@ class Run:
     device: torch.device
     tasks: list[Task]
     loop: LoopState
+    saved_at_s: float = 0.0
+    """`loop.seconds` at the newest checkpoint."""
+    is_capped: bool = False
+    """The stage's time limit ended training before its last step."""
 
     @classmethod
     def open(cls, cfg: DictConfig) -> Run:
@@ -97,36 +114,47 @@ class Run:
         return cls(cfg, experiment, data, device, [], LoopState())
 
     def train(self, tb: TBWriter, stop: StopRequest) -> None:
-        """Train to the end, or save and raise when asked to stop."""
-        cfg = self.cfg
-        models, spec = self._models()
-        loaders = build_loaders(self.data, cfg, spec)
-        context = RunContext(logger, tb, stop, str(self.experiment.store.dir / "manifest.json"))
-        self.tasks = build_tasks(cfg, models, loaders, context, self.device)
-        self._resume()
-        self.data.is_test_open = self.data.is_test_open and all(task.is_finished for task in self.tasks)
-        self.experiment.write_inputs(cfg, self.data.class_map)
-        self._link_detection_data(loaders)
-        turns = Turns(cfg.train.strategy, cfg.train.interleave_ratio)
-        with run_progress(self.tasks) as progress:
+        """Train to the end or to the stage's time limit; save and raise when asked to stop or out of memory."""
+        self._prepare(tb, stop)
+        options = self.cfg.train
+        turns = Turns(options.strategy, options.interleave_ratio, limit_s(current_stage(self.cfg)))
+        watchdog = StallWatchdog(options.stall_minutes, self.experiment.dir / LOG_FILE)
+        stop.on_check = watchdog.beat
+        with run_progress(self.tasks) as progress, watchdog:
+
+            def after_step(task: Task) -> None:
+                progress.update(task)
+                watchdog.beat(f"{task.name} step {task.clock.step}")
+                self._save_if_due()
+
             try:
-                train(self.tasks, turns, self.loop, stop, on_epoch=self._after_epoch, on_step=progress.update)
-            except InterruptedRunError as error:
+                is_over = train(self.tasks, turns, self.loop, stop, on_epoch=self._after_epoch, on_step=after_step)
+                if not is_over:
+                    self._end_at_time_limit(stop)
+            except (InterruptedRunError, OutOfMemoryFloorError) as error:
                 self._save(best=())
-                raise InterruptedRunError(
-                    f"{error} Its state was saved in {self.experiment.store.dir}; go on with the same command and "
+                raise type(error)(
+                    f"{error} The state was saved in {self.experiment.store.dir}; go on from there with "
                     "train.resume=last."
                 ) from error
-        self._save(best=(), is_completed=True)
+        if is_over:
+            self._save(best=(), is_completed=True)
 
     def finish(self, started: float) -> RunResult:
-        """Judge the best models, write figures, pictures and the report."""
-        stage = self.cfg.data.progressive_validation.current_stage
-        split = "test" if stage == FINAL_STAGE and np.any(self.data.split == "test") else "val"
-        self.data.is_test_open = stage == FINAL_STAGE
-        figures = SplitEvaluation(self.cfg, self.data, self.experiment.dir, self.device).run(split)
+        """Judge the best models, write figures, pictures and the report.
+
+        Raises:
+            GateError: The time limit ended the run, and it is no success; everything was written first.
+        """
+        # A capped run can go on with a longer limit: its training is not over, so the test split stays sealed.
+        is_test_due = self.cfg.data.progressive_validation.current_stage == FINAL_STAGE and not self.is_capped
+        split = "test" if is_test_due and np.any(self.data.split == "test") else "val"
+        self.data.is_test_open = is_test_due
+        figures = self._evaluate(split)
         metrics_path = self._write_metrics(figures if split == "test" else None)
-        plot_history(self._history(), self.experiment.dir / "reports" / "history.png")
+        if any(self._history().values()):
+            plot_history(self._history(), self.experiment.dir / "reports" / "history.png")
+        verdict = self._judge_time_cap(figures) if self.is_capped else None
         seconds = time.monotonic() - started
         self.experiment.write_facts(
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -135,9 +163,23 @@ class Run:
             data={"counts": self.data.counts(), "classes": len(self.data.class_map)},
             evaluation=figures,
             tasks={task.name: _task_facts(task) for task in self.tasks},
+            **({} if verdict is None else {"time_cap": verdict.to_dict()}),
         )
         report_path = write_report(self.experiment.dir)
+        if verdict is not None and not verdict.is_success:
+            raise self._gate_error(verdict, report_path)
         return RunResult(self.experiment.dir, figures, seconds, report_path, metrics_path)
+
+    def _prepare(self, tb: TBWriter, stop: StopRequest) -> None:
+        """Build the tasks, bring them to where training goes on, and record what the run starts from."""
+        models, spec = self._models()
+        loaders = build_loaders(self.data, self.cfg, spec)
+        context = RunContext(logger, tb, stop, str(self.experiment.store.dir / "manifest.json"))
+        self.tasks = build_tasks(self.cfg, models, loaders, context, self.device)
+        self._resume()
+        self.data.is_test_open = self.data.is_test_open and all(task.is_finished for task in self.tasks)
+        self.experiment.write_inputs(self.cfg, self.data.class_map)
+        self._link_detection_data(loaders)
 
     def _models(self) -> tuple[dict[str, nn.Module], ClassifierInput | None]:
         models: dict[str, nn.Module] = {}
@@ -155,11 +197,12 @@ class Run:
         if found is None:
             logger.warning("train.resume=last, but %s holds no checkpoint: starting anew", self.experiment.store.dir)
             return
-        states, self.loop.step = found
+        self.loop = LoopState(found.loop_step, found.loop_seconds)
+        self.saved_at_s = found.loop_seconds
         for task in self.tasks:
-            if task.name in states:
-                task.load_state(states[task.name])
-                set_rng_state(states[task.name]["rng"])
+            if task.name in found.states:
+                task.load_state(found.states[task.name])
+                set_rng_state(found.states[task.name]["rng"])
             logger.info("[%s] goes on at epoch %d, step %d", task.name, task.clock.epoch + 1, task.clock.step)
         self.experiment.decide("resume", "start", f"global step {self.loop.step}", "train.resume=last")
 
@@ -167,10 +210,67 @@ class Run:
         self._save(best=(task.name,) if result.is_best else ())
         self._write_metrics(None)
 
-    def _save(self, *, best: tuple[str, ...], is_completed: bool = False) -> None:
+    def _save_if_due(self) -> None:
+        minutes = self.cfg.train.checkpoint_minutes
+        if minutes and self.loop.seconds - self.saved_at_s >= minutes * 60:
+            self._save(best=())
+            logger.info("saved inside the epoch, at global step %d", self.loop.step)
+
+    def _save(self, *, best: Collection[str], is_completed: bool = False) -> None:
         extras = checkpoint_extras(config_snapshot(self.cfg), self.data.class_map.to_dict())
         states: dict[str, dict[str, Any]] = {task.name: {**task.state(), **extras} for task in self.tasks}
-        self.experiment.store.save(states, best=best, loop_step=self.loop.step, is_completed=is_completed)
+        self.experiment.store.save(
+            states, best=best, loop_step=self.loop.step, loop_seconds=self.loop.seconds, is_completed=is_completed
+        )
+        self.saved_at_s = self.loop.seconds
+
+    def _end_at_time_limit(self, stop: StopRequest) -> None:
+        """Save, then judge the models that no validation has judged yet and keep them as the best there are.
+
+        Their clocks stay where they are: with a longer limit the run goes on as if it had not been judged here.
+        """
+        self.is_capped = True
+        hours = self.loop.seconds / SECONDS_AN_HOUR
+        logger.info("the time limit of the stage ends training after %.2f hours (%s)", hours, stage_key(self.cfg))
+        self._save(best=())
+        judged = []
+        for task in self.tasks:
+            if task.clock.step == 0:
+                logger.warning("[%s] took no step before the time limit: there is no model to judge", task.log_label)
+            elif not task.history:
+                with stop.excusing_dead_workers():
+                    task.evaluate()
+                judged.append(task.name)
+        if judged:
+            self._save(best=judged)
+
+    def _evaluate(self, split: str) -> dict[str, Any]:
+        """Judge the best models on `split`; after a time limit, a model that is not there or broken is a finding."""
+        if not self.is_capped:
+            return SplitEvaluation(self.cfg, self.data, self.experiment.dir, self.device).run(split)
+        cfg = OmegaConf.create(config_snapshot(self.cfg))
+        cfg.train.tasks = [task.name for task in self.tasks if task.clock.step > 0]
+        try:
+            return SplitEvaluation(cfg, self.data, self.experiment.dir, self.device).run(split)
+        except CheckpointError as error:
+            logger.error("%s", error)
+            return {"split": split}
+
+    def _judge_time_cap(self, figures: dict[str, Any]) -> TimeCapVerdict:
+        verdict = judge_time_cap(current_stage(self.cfg), gather_evidence(self.tasks, self.loop.seconds, figures))
+        outcome = "success" if verdict.is_success else "no success"
+        why = verdict.failures() or "every check of the stage holds"
+        self.experiment.decide("time cap", "training", outcome, why)
+        logger.info("ended by the time limit: %s (%s)", outcome, why)
+        return verdict
+
+    def _gate_error(self, verdict: TimeCapVerdict, report_path: Path) -> GateError:
+        key = f"{stage_key(self.cfg)}.time_limit_hours"
+        return GateError(
+            f"The run was ended by {key} = {current_stage(self.cfg).time_limit_hours}, and this is no success: "
+            f"{verdict.failures()}. All it reached is saved, the report is {report_path}. Raise {key} and go on with "
+            "train.resume=last."
+        )
 
     def _history(self) -> dict[str, list[dict[str, Any]]]:
         return {task.name: task.history for task in self.tasks}

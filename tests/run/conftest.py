@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
+from pillsnap.training import loop
 from pillsnap.training.run import RunResult, run_training
 from tests.run.tiny import tiny_config
+
+HOUR = 3600.0
 
 
 @contextmanager
@@ -58,3 +62,19 @@ def finished_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> F
     with logger_as_before():
         result = run_training(tiny_config(exp_dir, data_root))
     return FinishedRun(exp_dir, result, (exp_dir / "logs" / "pillsnap.log").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def an_hour_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loop's clock advance by an hour with every step, and not otherwise."""
+    now = [0.0]
+
+    def advancing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any) -> Any:
+            now[0] += HOUR
+            return function(*args)
+
+        return step
+
+    monkeypatch.setattr(loop, "train_step", advancing(loop.train_step))
+    monkeypatch.setattr(loop, "monotonic", lambda: now[0])

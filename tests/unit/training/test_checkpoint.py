@@ -93,9 +93,8 @@ def test_resuming_takes_both_tasks_from_the_newest_moment(tmp_path: Path) -> Non
         store.save(_states(float(number)), best=(), loop_step=number * 10)
     found = CheckpointStore(tmp_path).load_last()
     assert found is not None
-    states, loop_step = found
-    assert loop_step == 40
-    assert {float(state["weights"][0]) for state in states.values()} == {4.0}
+    assert found.loop_step == 40
+    assert {float(state["weights"][0]) for state in found.states.values()} == {4.0}
     assert len(list((tmp_path / "checkpoints" / "moments").iterdir())) == 4
 
 
@@ -114,7 +113,7 @@ def test_a_damaged_newest_moment_falls_back_to_the_one_before(
     newest.write_bytes(content)
     found = store.load_last()
     assert found is not None
-    assert found[1] == 10
+    assert found.loop_step == 10
     assert "000002-detection.pt is damaged" in caplog.text
 
 
@@ -127,6 +126,22 @@ def test_nothing_to_resume_from_is_told_apart_from_nothing_whole(tmp_path: Path)
         path.unlink()
     with pytest.raises(CheckpointError, match="does not start over on its own"):
         store.load_last()
+
+
+@pytest.mark.req("STG-4", "CKP-2")
+def test_seconds_of_training_are_kept_and_older_manifests_have_none(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(_states(1.0), best=(), loop_step=10, loop_seconds=12.5)
+    found = store.load_last()
+    assert found is not None
+    assert found.loop_seconds == 12.5
+    path = tmp_path / "checkpoints" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["moments"][0]["loop_seconds"]
+    path.write_text(json.dumps(manifest))
+    older = store.load_last()
+    assert older is not None
+    assert older.loop_seconds == 0.0
 
 
 @pytest.mark.req("CKP-3")

@@ -6,9 +6,10 @@ import os
 import signal
 
 import pytest
+from torch.utils.data import DataLoader
 
 from pillsnap.errors import InterruptedRunError
-from pillsnap.training.interrupt import StopRequest, stop_on_signals
+from pillsnap.training.interrupt import CheckedLoader, StopRequest, stop_on_signals
 
 DEAD_WORKER = "DataLoader worker (pid 7) is killed by signal: Terminated."
 
@@ -44,3 +45,12 @@ def test_other_errors_stay_what_they_are(name: str | None, text: str) -> None:
     request.signal_name = name
     with pytest.raises(RuntimeError, match=text.split("(")[0]), request.excusing_dead_workers():
         raise RuntimeError(text)
+
+
+def test_every_check_and_every_validation_batch_tells_the_watchdog() -> None:
+    request, beats = StopRequest(), []
+    request.on_check = lambda: beats.append(1)
+    request.check()
+    loader: DataLoader[int] = DataLoader([1, 2, 3])  # type: ignore[arg-type]
+    assert len(list(CheckedLoader(loader, request))) == len(loader) == 3
+    assert len(beats) == 4
