@@ -26,7 +26,7 @@ EXHAUSTED = {
     "triton": RuntimeError("Triton Error [CUDA]: out of memory"),
     "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
     "cpu on windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
     "pinned": RuntimeError("CUDA error: out of memory (cudaHostAlloc)"),
     "pinning": RuntimeError("Pin memory thread: pinned memory: out of memory"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
 from pillsnap.errors import OutOfMemoryFloorError
-from pillsnap.training import recovery as recovery_module
 from pillsnap.training.recovery import Cut, Recovery
 from pillsnap.training.telemetry import TBWriter
 
@@ -62,10 +62,8 @@ def test_entry_and_success_are_logged_and_counted(caplog: pytest.LogCaptureFixtu
     bench = _Bench(Cut(16, 1))
     bench.recovery.after_failure(FAILURE, 12)
     assert bench.recovery.cut == Cut(8, 2)
-    assert (
-        "step 12 ran out of memory (OutOfMemoryError: CUDA out of memory). microbatching, attempt 1 of 4: micro-batches "
-        "16 x 1 -> 8 x 2, G 16 -> 16" in caplog.text
-    )
+    assert f"step 12 ran out of memory ({FAILURE}). microbatching, attempt 1 of 4: " in caplog.text
+    assert "micro-batches 16 x 1 -> 8 x 2, G 16 -> 16" in caplog.text
     bench.recovery.after_success(12)
     assert "step 12 went through with micro-batches 8 x 2 after 1 failure(s)" in caplog.text
     assert bench.tb.values == [("oom/retries", 1, 12), ("oom/retries", 0, 12)]
@@ -111,7 +109,7 @@ def test_a_smaller_step_scales_learning_rate_and_decay_and_leaves_an_audit() -> 
 @pytest.mark.req("OOM-3")
 def test_the_caller_waits_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(recovery_module.time, "sleep", waits.append)
+    monkeypatch.setattr(time, "sleep", waits.append)
     _Bench(Cut(16, 1), cooldown_sec=2).recovery.after_failure(FAILURE, 1)
     assert waits == [2]
 

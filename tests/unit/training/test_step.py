@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from pillsnap.data.batches import ClassificationBatch
@@ -107,6 +108,80 @@ def test_a_step_done_again_after_a_failure_equals_one_that_never_failed() -> Non
     _step(parts, _batch(), 2)
     for found, expected in zip(failed.state_dict().values(), clean.state_dict().values(), strict=True):
         assert torch.equal(found, expected)
+
+
+class _HalfUpdate(torch.optim.AdamW):
+    """Runs out of memory after the first of its parameters: AdamW allocates as it goes."""
+
+    is_failing = True
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        if not self.is_failing:
+            super().step()
+            return
+        kept = [list(group["params"]) for group in self.param_groups]
+        self.param_groups[0]["params"] = kept[0][:1]
+        super().step()
+        self.param_groups[0]["params"] = kept[0]
+        raise torch.OutOfMemoryError("CUDA out of memory in the update")
+
+
+@pytest.mark.req("INT-4", "OOM-4")
+@pytest.mark.parametrize("num_steps_before", [0, 2], ids=["first step", "later step"])
+def test_a_half_done_update_is_taken_back(num_steps_before: int) -> None:
+    clean, failed = _adamw_parts(_HalfUpdate), _adamw_parts(_HalfUpdate)
+    for parts in (clean, failed):
+        parts.optimizer.is_failing = False  # type: ignore[attr-defined]
+        for _ in range(num_steps_before):
+            _step(parts, _batch(), 3)
+    failed.optimizer.is_failing = True  # type: ignore[attr-defined]
+    with pytest.raises(torch.OutOfMemoryError, match="in the update"):
+        _step(failed, _batch(), 3)
+    _assert_same(failed, clean)
+    failed.optimizer.is_failing = False  # type: ignore[attr-defined]
+    for parts in (clean, failed):
+        _step(parts, _batch(), 3)
+    _assert_same(failed, clean)
+
+
+@pytest.mark.req("INT-4", "OOM-4")
+def test_an_average_that_runs_out_of_memory_takes_the_whole_update_back() -> None:
+    clean, failed = _adamw_parts(torch.optim.AdamW), _adamw_parts(torch.optim.AdamW)
+    assert failed.ema is not None
+    update = failed.ema.update
+
+    def failing_update(model: nn.Module, step: int | None = None) -> None:
+        update(model, step=step)
+        raise torch.OutOfMemoryError("CUDA out of memory in the average")
+
+    failed.ema.update = failing_update  # type: ignore[method-assign]
+    with pytest.raises(torch.OutOfMemoryError, match="in the average"):
+        _step(failed, _batch(), 3)
+    _assert_same(failed, clean)
+
+
+def _adamw_parts(kind: type[torch.optim.AdamW]) -> TrainingParts:
+    model = _model(with_batchnorm=True)
+    parts = _parts(model)
+    parts.optimizer = kind(model.parameters(), lr=0.1)
+    parts.ema = ModelEmaV3(model, decay=0.9)
+    return parts
+
+
+def _assert_same(found: TrainingParts, expected: TrainingParts) -> None:
+    assert found.ema is not None
+    assert expected.ema is not None
+    _assert_equal(found.model.state_dict(), expected.model.state_dict())
+    _assert_equal(found.ema.module.state_dict(), expected.ema.module.state_dict())
+    states = found.optimizer.state_dict()["state"], expected.optimizer.state_dict()["state"]
+    assert states[0].keys() == states[1].keys()
+    for index, values in states[1].items():
+        _assert_equal(states[0][index], values)
+
+
+def _assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    different = [name for name, value in expected.items() if not torch.equal(found[name], value)]
+    assert not different
 
 
 @pytest.mark.req("PRC-5")
