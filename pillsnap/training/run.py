@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -21,11 +20,12 @@ from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
 from pillsnap.data.twostage import FINAL_STAGE, TwoStageData, load_data, require_experiment_apart
 from pillsnap.data.yolo_export import export_yolo
-from pillsnap.errors import CheckpointError, GateError, InterruptedRunError, OutOfMemoryFloorError
+from pillsnap.errors import CheckpointError, InterruptedRunError, OutOfMemoryFloorError
 from pillsnap.evaluation.experiment import SplitEvaluation
 from pillsnap.evaluation.metrics_file import dump_metrics_json
 from pillsnap.evaluation.plot_history import plot_history
 from pillsnap.evaluation.report import write_report
+from pillsnap.memory import DeviceMemory
 from pillsnap.training.build import build_classifier, build_detector, build_tasks
 from pillsnap.training.context import RunContext
 from pillsnap.training.experiment import Experiment, checkpoint_extras
@@ -44,6 +44,7 @@ from pillsnap.training.time_cap import (
     gather_evidence,
     judge_time_cap,
     limit_s,
+    no_success,
     stage_key,
 )
 from pillsnap.training.watchdog import StallWatchdog
@@ -73,10 +74,11 @@ def run_training(cfg: DictConfig) -> RunResult:
     started = time.monotonic()
     _prepare_data(cfg)
     run = Run.open(cfg)
-    # Before and after the steps there is nothing to save: Ctrl-C then ends the program as usual.
-    with stop_on_signals() as stop, TBWriter(run.experiment.dir) as tb:
-        run.train(tb, stop)
-    return run.finish(started)
+    with run.memory.enforced():
+        # Before and after the steps there is nothing to save: Ctrl-C then ends the program as usual.
+        with stop_on_signals() as stop, TBWriter(run.experiment.dir) as tb:
+            run.train(tb, stop)
+        return run.finish(started)
 
 
 def _prepare_data(cfg: DictConfig) -> None:
@@ -93,7 +95,7 @@ class Run:
     cfg: DictConfig
     experiment: Experiment
     data: TwoStageData
-    device: torch.device
+    memory: DeviceMemory
     tasks: list[Task]
     loop: LoopState
     saved_at_s: float = 0.0
@@ -108,10 +110,11 @@ class Run:
         build_logger(experiment.dir)
         set_seed(cfg.train.seed, cfg.train.deterministic)
         device = select_device()
+        memory = DeviceMemory(device, cfg.hardware.gpu_memory_limit_gb)
         logger.info("experiment %s, device %s, tasks %s", experiment.dir, device, ", ".join(cfg.train.tasks))
         data = load_data(cfg)
         logger.info("data %s: %s, %d classes", data.root, data.counts(), len(data.class_map))
-        return cls(cfg, experiment, data, device, [], LoopState())
+        return cls(cfg, experiment, data, memory, [], LoopState())
 
     def train(self, tb: TBWriter, stop: StopRequest) -> None:
         """Train to the end or to the stage's time limit; save and raise when asked to stop or out of memory."""
@@ -159,7 +162,7 @@ class Run:
         self.experiment.write_facts(
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(seconds, 1),
-            device=str(self.device),
+            device=str(self.memory.device),
             data={"counts": self.data.counts(), "classes": len(self.data.class_map)},
             evaluation=figures,
             tasks={task.name: _task_facts(task) for task in self.tasks},
@@ -167,15 +170,16 @@ class Run:
         )
         report_path = write_report(self.experiment.dir)
         if verdict is not None and not verdict.is_success:
-            raise self._gate_error(verdict, report_path)
+            raise no_success(self.cfg, verdict, report_path)
         return RunResult(self.experiment.dir, figures, seconds, report_path, metrics_path)
 
     def _prepare(self, tb: TBWriter, stop: StopRequest) -> None:
         """Build the tasks, bring them to where training goes on, and record what the run starts from."""
         models, spec = self._models()
         loaders = build_loaders(self.data, self.cfg, spec)
-        context = RunContext(logger, tb, stop, str(self.experiment.store.dir / "manifest.json"))
-        self.tasks = build_tasks(self.cfg, models, loaders, context, self.device)
+        last_checkpoint = str(self.experiment.store.dir / "manifest.json")
+        context = RunContext(logger, tb, stop, last_checkpoint, decide=self.experiment.decide)
+        self.tasks = build_tasks(self.cfg, models, loaders, context, self.memory.device)
         self._resume()
         self.data.is_test_open = self.data.is_test_open and all(task.is_finished for task in self.tasks)
         self.experiment.write_inputs(self.cfg, self.data.class_map)
@@ -247,11 +251,11 @@ class Run:
     def _evaluate(self, split: str) -> dict[str, Any]:
         """Judge the best models on `split`; after a time limit, a model that is not there or broken is a finding."""
         if not self.is_capped:
-            return SplitEvaluation(self.cfg, self.data, self.experiment.dir, self.device).run(split)
+            return SplitEvaluation(self.cfg, self.data, self.experiment.dir, self.memory.device).run(split)
         cfg = OmegaConf.create(config_snapshot(self.cfg))
         cfg.train.tasks = [task.name for task in self.tasks if task.clock.step > 0]
         try:
-            return SplitEvaluation(cfg, self.data, self.experiment.dir, self.device).run(split)
+            return SplitEvaluation(cfg, self.data, self.experiment.dir, self.memory.device).run(split)
         except CheckpointError as error:
             logger.error("%s", error)
             return {"split": split}
@@ -263,14 +267,6 @@ class Run:
         self.experiment.decide("time cap", "training", outcome, why)
         logger.info("ended by the time limit: %s (%s)", outcome, why)
         return verdict
-
-    def _gate_error(self, verdict: TimeCapVerdict, report_path: Path) -> GateError:
-        key = f"{stage_key(self.cfg)}.time_limit_hours"
-        return GateError(
-            f"The run was ended by {key} = {current_stage(self.cfg).time_limit_hours}, and this is no success: "
-            f"{verdict.failures()}. All it reached is saved, the report is {report_path}. Raise {key} and go on with "
-            "train.resume=last."
-        )
 
     def _history(self) -> dict[str, list[dict[str, Any]]]:
         return {task.name: task.history for task in self.tasks}

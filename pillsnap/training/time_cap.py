@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 from pillsnap.data.datasets import ClassificationDataset, DetectionTrainingDataset
 from pillsnap.data.loaders import StepSampler
 from pillsnap.data.randomness import epoch_order
+from pillsnap.errors import GateError
 from pillsnap.training.schedule import TaskName
 from pillsnap.training.task import Task
 
@@ -119,6 +121,16 @@ def _is_true(name: str, value: bool) -> Check:
 
 def _at_least(name: str, value: float, wanted: float | None) -> Check:
     return Check(name, value, wanted, wanted is None or value >= wanted)
+
+
+def no_success(cfg: DictConfig, verdict: TimeCapVerdict, report_path: Path) -> GateError:
+    """Return the error that ends a capped run which is no success, once everything is written."""
+    key = f"{stage_key(cfg)}.time_limit_hours"
+    return GateError(
+        f"The run was ended by {key} = {current_stage(cfg).time_limit_hours}, and this is no success: "
+        f"{verdict.failures()}. All it reached is saved, the report is {report_path}. Raise {key} and go on with "
+        "train.resume=last."
+    )
 
 
 def gather_evidence(tasks: Sequence[Task], seconds: float, figures: Mapping[str, Any]) -> TimeCapEvidence:
