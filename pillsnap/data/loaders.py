@@ -36,6 +36,7 @@ from pillsnap.data.randomness import epoch_order
 from pillsnap.data.records import COMBO, SINGLE
 from pillsnap.data.transforms import Augmentation
 from pillsnap.data.twostage import TwoStageData, is_training_over, load_data
+from pillsnap.memory import lift_address_space_limit
 from pillsnap.models.classifier_efficientnetv2_s import build_classification_model
 from pillsnap.models.classifier_efficientnetv2_s import classifier_input as input_of
 from pillsnap.models.detector_yolo11m import detection_label, training_transforms
@@ -276,6 +277,7 @@ def _start_worker(worker_id: int, log_path: Path | None) -> None:
     # are ended by it, and ignoring it would hang Python's exit.
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    lift_address_space_limit()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     if log_path is not None:

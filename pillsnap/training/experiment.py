@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import platform
 import resource
 import subprocess
@@ -21,6 +23,8 @@ from pillsnap.errors import ConfigError, PillError
 from pillsnap.jsonfile import save_json
 from pillsnap.training.checkpoint import CheckpointStore
 from pillsnap.training.reproducibility import rng_state
+
+logger = logging.getLogger("pillsnap")
 
 FOLDERS = ("logs", "tb", "reports", "checkpoints", "export")
 
@@ -94,7 +98,6 @@ class Experiment:
             "versions": versions(),
             "git_sha": get_git_sha(),
             "seed": cfg.train.seed,
-            "decisions": [],
         }
         return experiment
 
@@ -104,14 +107,32 @@ class Experiment:
         class_map.save(self.dir / "class_map.json")
 
     def decide(self, what: str, before: object, after: object, why: str) -> None:
-        """Note a decision the run took on its own, for the report."""
+        """Note a decision the run took on its own in `logs/decisions.jsonl`, from where it goes into the report.
+
+        Written at once: what a process decided before it was killed still explains the weights of the one after it.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         decision = {"time": now, "what": what, "from": str(before), "to": str(after), "why": why}
-        self.facts["decisions"].append(decision)
+        try:
+            with self._decisions_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(decision, ensure_ascii=False) + "\n")
+        except OSError as error:
+            logger.warning("%s could not be written (%s): %s", self._decisions_path, error.strerror, decision)
+
+    @property
+    def _decisions_path(self) -> Path:
+        return self.dir / "logs" / "decisions.jsonl"
+
+    def _decisions(self) -> list[dict[str, str]]:
+        if not self._decisions_path.exists():
+            return []
+        lines = self._decisions_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        # A process killed while it wrote leaves half a line.
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def write_facts(self, **more: object) -> None:
         """Write `reports/run.json`."""
-        self.facts.update(more)
+        self.facts.update(more, decisions=self._decisions())
         self.facts["peak_memory_mb"] = peak_memory_mb()
         save_json(self.dir / "reports" / "run.json", self.facts)
 
