@@ -112,12 +112,12 @@ class Recovery:
         decision = oom_recovery_state_machine(self.retries, self._state(), self._cfg)
         self.retries += 1
         self.total += 1
-        self._clean_steps = 0
         self._tb.add_scalar(f"{self._prefix}oom/retries", self.retries, step)
         if "next_state" not in decision:
             raise self._floor_error(failure, step, decision)
-        if self.cut.batch_size == self._grown_to:
-            self._regrow_wait *= 2  # what was ample once was not for long
+        if self.cut.batch_size == self._grown_to and self._clean_steps < self._regrow_wait:
+            self._regrow_wait *= 2  # memory was not ample for as long as it took to try
+        self._clean_steps = 0
         before, self.cut = self.cut, self._next_cut(decision)
         oom = self._cfg.train.oom
         self._logger.warning(
@@ -195,10 +195,10 @@ class Recovery:
         return True
 
     def _regrow(self, step: int) -> None:
-        self._clean_steps = 0
         before = self.cut
         if before.batch_size * 2 > self.largest.batch_size or before.grad_accum % 2:
             return
+        self._clean_steps = 0
         self.cut = replace(before, batch_size=before.batch_size * 2, grad_accum=before.grad_accum // 2)
         self._grown_to = self.cut.batch_size
         self._logger.info(f"[{self._label}] {self._regrow_wait} clean steps: micro-batches {before} -> {self.cut}")

@@ -126,7 +126,16 @@ def test_clean_steps_grow_the_cut_back_but_not_beyond_its_start() -> None:
     assert bench.recovery.cut == Cut(8, 1)
 
 
-def test_a_size_that_fails_again_after_growing_is_tried_half_as_often() -> None:
+def test_a_size_that_held_for_a_while_after_growing_is_tried_as_often_again() -> None:
+    bench = _Bench(Cut(8, 1), regrow_after_steps=2)
+    bench.recovery.after_failure(FAILURE, 1)
+    bench.clean_steps(1, 4)
+    bench.recovery.after_failure(FAILURE, 5)
+    bench.clean_steps(5, 6)
+    assert bench.recovery.cut == Cut(8, 1)
+
+
+def test_a_size_that_fails_soon_after_growing_is_tried_half_as_often() -> None:
     bench = _Bench(Cut(8, 1), regrow_after_steps=2)
     bench.recovery.after_failure(FAILURE, 1)
     bench.clean_steps(1, 2)
