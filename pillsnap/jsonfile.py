@@ -37,16 +37,10 @@ def save_json(path: Path, obj: object) -> None:
             "Leave the key out, or write None, where there is no figure."
         )
     text = json.dumps(obj, ensure_ascii=False, indent=2, allow_nan=False, default=_plain) + "\n"
-    try:
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as sink:
-            sink.write(text)
-            sink.flush()
-            os.fsync(sink.fileno())
-    except OSError as err:
-        raise PillError(
-            f"{path} cannot be written: {err.strerror}; what was there before is untouched. "
-            "Check that the folder exists, is writable and has free space."
-        ) from err
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as sink:
+        sink.write(text)
+        sink.flush()
+        os.fsync(sink.fileno())
 
 
 def read_json(path: Path) -> dict[str, Any]:

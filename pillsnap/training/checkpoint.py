@@ -2,27 +2,32 @@
 
     checkpoints/
       moments/000012-classification.pt   the states of one moment, a file a task
-      manifest.json                      written last: which moments are whole, with their SHA-256
+      manifest.copy.json                 as manifest.json, and used when that one is damaged
+      manifest.json                      written last: which moments are whole, with their SHA-256, and its own
       last.pt  detection_last.pt         hard links into the newest moment
       best.pt = classification_best.pt  detection_best.pt   hard links to the moment of the best validation
 
-The two newest moments are kept; when the newest is damaged, the one before it is used and this is said.
+The two newest moments are kept; when the newest is damaged, the one before it is used and this is said. A moment counts
+from the instant its manifest has its name; links and tidying that a kill prevented are made up for by `load_last`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
 
-from pillsnap.errors import CheckpointError, CheckpointWriteError
+from pillsnap.atomicfile import atomic_path, remove_leftovers, sync_folder, zip_damage
+from pillsnap.errors import CheckpointError, CheckpointWriteError, PillError
 from pillsnap.jsonfile import read_json, save_json
 from pillsnap.training.schedule import CLASSIFICATION, DETECTION
 
@@ -47,25 +52,13 @@ def save_ckpt(path: str | Path, obj: dict[str, Any]) -> None:
         CheckpointWriteError: It could not be written (disk full, no permission); what was at `path` is untouched.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with _said_as_write_error(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with atomic_path(target) as temporary, temporary.open("wb") as file:
             torch.save(obj, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
-        _sync_folder(target.parent)
-    except (OSError, RuntimeError) as error:
-        # torch's zip writer reports a full disk as a RuntimeError of its own.
-        temporary.unlink(missing_ok=True)
-        if "DataLoader worker" in str(error):  # raised wherever the main process happens to be when a worker dies
-            raise
-        free_mb = shutil.disk_usage(target.parent).free / 1e6 if target.parent.exists() else 0.0
-        raise CheckpointWriteError(
-            f"{target} could not be written: {error} ({free_mb:.0f} MB free). The last good checkpoint is untouched. "
-            "Free some space or fix the permissions, then go on with train.resume=last."
-        ) from error
+        sync_folder(target.parent)
 
 
 def load_ckpt(path: str | Path) -> dict[str, Any]:
@@ -76,14 +69,20 @@ def load_ckpt(path: str | Path) -> dict[str, Any]:
     """
     source = Path(path)
     try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
+        damage = zip_damage(source)
+        content = torch.load(source, map_location="cpu", weights_only=True) if damage is None else None
     except FileNotFoundError as error:
         raise CheckpointError(f"{source} does not exist; a checkpoint was wanted. Train first.") from error
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{source} cannot be read as a checkpoint ({type(error).__name__}). It may be damaged or cut off; use "
-            "another one of the experiment's checkpoints."
+            f"{source} cannot be read as a checkpoint ({type(error).__name__}). It may be written by another program, "
+            "or lie on a failing disk; use another one of the experiment's checkpoints."
         ) from error
+    if damage is not None:
+        raise CheckpointError(
+            f"{source} cannot be read as a checkpoint: it is damaged or cut off ({damage}). Its weights are not those "
+            "that were saved; use another one of the experiment's checkpoints."
+        )
     if not isinstance(content, dict):
         raise CheckpointError(f"{source} holds a {type(content).__name__}; a checkpoint (dict) was wanted.")
     return content
@@ -97,7 +96,7 @@ class Moment(NamedTuple):
     loop_step: int
     """Global step."""
     loop_seconds: float
-    """Seconds of training up to then; 0 in checkpoints written before they were counted."""
+    """Seconds of training up to then."""
 
 
 class CheckpointStore:
@@ -106,15 +105,22 @@ class CheckpointStore:
     def __init__(self, exp_dir: Path) -> None:
         """Use `exp_dir/checkpoints`; nothing is read or written yet."""
         self.dir = exp_dir / "checkpoints"
+        self._moments_dir = self.dir / "moments"
         self._manifest_path = self.dir / "manifest.json"
+        self._copy_path = self.dir / "manifest.copy.json"
 
     def exists(self) -> bool:
-        """Tell whether any checkpoint lies here."""
-        return self._manifest_path.exists() or any(self.dir.glob("*.pt"))
+        """Tell whether a checkpoint was ever finished here, be it damaged now."""
+        if any(path.exists() for path in (self._manifest_path, self._copy_path)) or any(self.dir.glob("*.pt")):
+            return True
+        # Files of the first moment without any manifest were cut off while being written: nothing to go back to.
+        first = {self._moment_path(1, task) for task in LAST_NAMES}
+        return not first.issuperset(self._moments_dir.glob("*.pt"))
 
     def holds(self, task: str) -> bool:
         """Tell whether a checkpoint of `task` lies here."""
-        return any((self.dir / name).exists() for name in LAST_NAMES[task] + BEST_NAMES[task])
+        is_named = any((self.dir / name).exists() for name in LAST_NAMES[task] + BEST_NAMES[task])
+        return is_named or any(task in moment["files"] for moment in self._manifest()["moments"][:1])
 
     def save(
         self,
@@ -143,17 +149,19 @@ class CheckpointStore:
         # A task that is not part of this run keeps its place: a later run with both goes on with both.
         files: dict[str, dict[str, str]] = dict(newest["files"])
         for task, state in states.items():
-            path = self.dir / "moments" / f"{number:06d}-{task}.pt"
+            path = self._moment_path(number, task)
             save_ckpt(path, state)
-            files[task] = {"file": path.relative_to(self.dir).as_posix(), "sha256": _sha256(path)}
-        moment = {"number": number, "loop_step": loop_step, "loop_seconds": loop_seconds, "files": files}
-        manifest["moments"] = [moment, *manifest["moments"]][:NUM_MOMENTS_KEPT]
-        manifest["completed"] = is_completed
-        save_json(self._manifest_path, manifest)
-        for task in states:
-            for name in LAST_NAMES[task] + (BEST_NAMES[task] if task in best else ()):
-                _link(self.dir / files[task]["file"], self.dir / name)
-        self._prune(manifest)
+            with _said_as_write_error(path):
+                files[task] = {"file": path.relative_to(self.dir).as_posix(), "sha256": _sha256(path)}
+        moment = {
+            "number": number,
+            "loop_step": loop_step,
+            "loop_seconds": loop_seconds,
+            "best": sorted(set(best) & set(states)),
+            "files": files,
+        }
+        moments = [moment, *manifest["moments"]][:NUM_MOMENTS_KEPT]
+        self._commit({"moments": moments, "completed": is_completed})
 
     def load_last(self) -> Moment | None:
         """Return the newest whole moment; None when there is no checkpoint at all.
@@ -164,63 +172,119 @@ class CheckpointStore:
         if not self.exists():
             return None
         manifest = self._manifest()
-        for moment in list(manifest["moments"]):
+        moments = manifest["moments"]
+        for position, moment in enumerate(moments):
             damaged = [entry["file"] for entry in moment["files"].values() if not self._is_whole(entry)]
-            if not damaged:
-                states = {task: load_ckpt(self.dir / entry["file"]) for task, entry in moment["files"].items()}
-                return Moment(states, int(moment["loop_step"]), float(moment.get("loop_seconds", 0.0)))
-            logger.warning("%s is damaged or missing; going back to the checkpoint before it", ", ".join(damaged))
-            if len(manifest["moments"]) > 1:
-                # Forgotten, so that the next save does not keep the damaged one in place of the good one.
-                manifest["moments"].remove(moment)
-                save_json(self._manifest_path, manifest)
+            if damaged:
+                logger.warning("%s is damaged or missing; going back to the checkpoint before it", ", ".join(damaged))
+                continue
+            states = {task: load_ckpt(self.dir / entry["file"]) for task, entry in moment["files"].items()}
+            # Damaged moments are forgotten, so that the next save does not keep one in place of the good one.
+            self._commit({"moments": moments[position:], "completed": manifest["completed"] and position == 0})
+            return Moment(states, int(moment["loop_step"]), float(moment["loop_seconds"]))
+        found = "a file is missing or its SHA-256 differs from" if moments else "there is no whole"
         raise CheckpointError(
-            f"{self.dir} holds no whole checkpoint to resume from: a file is missing or its SHA-256 differs from "
-            "manifest.json. Training does not start over on its own: restore the folder from a copy, or choose another "
-            "paths.exp_dir."
+            f"{self.dir} holds no whole checkpoint to resume from: {found} manifest.json. Training does not start over "
+            "on its own: restore the folder from a copy, or choose another paths.exp_dir."
         )
 
+    def _moment_path(self, number: int, task: str) -> Path:
+        return self._moments_dir / f"{number:06d}-{task}.pt"
+
     def _manifest(self) -> dict[str, Any]:
-        if not self._manifest_path.exists():
-            return {"moments": [], "completed": False}
-        return read_json(self._manifest_path)
+        """Return the newest manifest that is as it was written; one without moments when there is none."""
+        for path in (self._manifest_path, self._copy_path):
+            sealed = _read_sealed(path)
+            if sealed is not None:
+                return {key: value for key, value in sealed.items() if key != "sha256"}
+            if path.exists():
+                logger.warning("%s is damaged: it is not JSON with the SHA-256 that it names", path)
+        return {"moments": [], "completed": False}
+
+    def _commit(self, manifest: dict[str, Any]) -> None:
+        """Make the first of the manifest's moments the one to go on with."""
+        sealed = {**manifest, "sha256": _digest(manifest)}
+        with _said_as_write_error(self.dir):
+            for path in (self._copy_path, self._manifest_path):
+                if _read_sealed(path) != sealed:  # on a full disk, going on with what is in order writes nothing
+                    save_json(path, sealed)
+            sync_folder(self.dir)  # before anything that the moments before need is removed
+        moment = manifest["moments"][0]
+        for task, entry in moment["files"].items():
+            for name in LAST_NAMES[task] + (BEST_NAMES[task] if task in moment["best"] else ()):
+                _link(self.dir / entry["file"], self.dir / name)
+        self._prune(manifest)
 
     def _is_whole(self, entry: dict[str, str]) -> bool:
-        path = self.dir / entry["file"]
-        return path.exists() and _sha256(path) == entry["sha256"]
+        try:
+            return _sha256(self.dir / entry["file"]) == entry["sha256"]
+        except OSError:
+            return False
 
     def _prune(self, manifest: dict[str, Any]) -> None:
         kept = {entry["file"] for moment in manifest["moments"] for entry in moment["files"].values()}
-        for path in (self.dir / "moments").glob("*.pt"):
-            if path.relative_to(self.dir).as_posix() not in kept:
-                path.unlink()
+        with _said_as_write_error(self._moments_dir):
+            for path in self._moments_dir.glob("*.pt"):
+                if path.relative_to(self.dir).as_posix() not in kept:
+                    path.unlink()
+            # atomic_path sees to its own target; the number or task of a moment that was cut off may never come again.
+            remove_leftovers(self._moments_dir)
+
+
+def _read_sealed(path: Path) -> dict[str, Any] | None:
+    """Return a manifest that is as it was written, or None."""
+    try:
+        sealed = read_json(path)
+    except PillError:
+        return None
+    rest = {key: value for key, value in sealed.items() if key != "sha256"}
+    return sealed if sealed.get("sha256") == _digest(rest) else None
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _link(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    with _said_as_write_error(target):
+        if target.exists() and target.samefile(source):
+            return
+        with atomic_path(target) as temporary:
+            _link_or_copy(source, temporary)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
-        try:
-            os.link(source, temporary)
-        except OSError:  # no hard links on this file system
-            shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
+        os.link(source, target)
+    except OSError:  # no hard links on this file system
+        shutil.copyfile(source, target)
+
+
+@contextmanager
+def _said_as_write_error(target: Path) -> Iterator[None]:
+    """Raise `CheckpointWriteError` for what keeps the block from writing at `target`."""
+    try:
+        yield
+    except (OSError, RuntimeError, PillError) as error:
+        cause = _disk_error(error)
+        if cause is None:  # not about the disk, such as the death of a loader worker, raised wherever we happen to be
+            raise
+        folder = target if target.is_dir() else target.parent
+        free_mb = shutil.disk_usage(folder).free / 1e6 if folder.exists() else 0.0
         raise CheckpointWriteError(
-            f"{target} could not be written: {error}. The checkpoint itself is whole: {source}. Free some space, then "
-            "go on with train.resume=last."
+            f"{target} could not be written: {cause.strerror or cause} ({free_mb:.1f} MB are free without it). The "
+            "last good checkpoint is untouched. Free some space or fix the permissions, then go on with "
+            "train.resume=last."
         ) from error
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """Return the error of the file system behind `error`; torch's zip writer and `atomic_path` raise their own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -142,3 +142,49 @@ def test_the_manifest_names_a_checksum_for_every_file(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "checkpoints" / "manifest.json").read_text())
     assert manifest["completed"] is True
     assert all(len(entry["sha256"]) == 64 for entry in manifest["moments"][0]["files"].values())
+
+
+@pytest.mark.req("CKP-3")
+def test_a_name_that_a_kill_prevented_is_given_by_the_resume(tmp_path: Path) -> None:
+    CheckpointStore(tmp_path).save(_states(1.0), best=("classification",), loop_step=10)
+    names = tmp_path / "checkpoints"
+    for name in ("last.pt", "best.pt", "classification_best.pt"):
+        (names / name).unlink()
+    assert CheckpointStore(tmp_path).holds("classification"), "a new run would train over it"
+    CheckpointStore(tmp_path).load_last()
+    assert _value(names / "last.pt") == _value(names / "best.pt") == _value(names / "classification_best.pt") == 1.0
+    assert not (names / "detection_best.pt").exists(), "the detector's was not the best"
+
+
+@pytest.mark.req("CKP-3")
+def test_going_on_with_what_is_in_order_writes_nothing(tmp_path: Path) -> None:
+    CheckpointStore(tmp_path).save(_states(1.0), best=BOTH, loop_step=10, is_completed=True)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    CheckpointStore(tmp_path).load_last()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before, "the disk may be full"
+
+
+@pytest.mark.req("UTL-13", "CKP-3")
+def test_a_flipped_bit_in_a_weight_is_noticed(tmp_path: Path) -> None:
+    weights = torch.full((64,), 1.5)
+    save_ckpt(tmp_path / "x.pt", {"weights": weights})
+    content = bytearray((tmp_path / "x.pt").read_bytes())
+    content[content.index(weights.numpy().tobytes()) + 2] ^= 1
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged or cut off \(the checksum of its part .*/data/0 differs\)"):
+        load_ckpt(tmp_path / "x.pt")
+
+
+@pytest.mark.req("CKP-3")
+def test_an_error_that_is_not_the_disks_is_not_called_one(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
+        save_ckpt(tmp_path / "x.pt", {"weights": _Exploding()})
+    assert not isinstance(caught.value, CheckpointWriteError)
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Exploding:
+    """Raises what the death of a loader worker raises in the middle of whatever the main process does."""
+
+    def __reduce__(self) -> str:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
