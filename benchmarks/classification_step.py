@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from benchmarks.rounds import Plan, RoundKeeper, median, timed
+from benchmarks.rounds import Plan, RoundKeeper, Stopwatch, median
 from benchmarks.tasks import SteppedTask, benchmark_config, build_task, ready_loader, run_context
 from pillsnap.config.loading import for_task
 from pillsnap.data.batches import ClassificationBatch
@@ -46,8 +46,16 @@ class Settings:
 class BareLoop:
     """What one would write by hand: normalise, forward, backward, clip, AdamW, schedule; nothing logged or kept."""
 
-    def __init__(self, cfg: DictConfig, model: nn.Module, task: ClassificationTask, spec: ClassifierInput) -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        model: nn.Module,
+        task: ClassificationTask,
+        spec: ClassifierInput,
+        stopwatch: Stopwatch,
+    ) -> None:
         """Train `model` with the options of `task`."""
+        self._stopwatch = stopwatch
         train = for_task(cfg, CLASSIFICATION).train
         self._device = task.parts.precision.device
         self._precision = classification_precision(cfg, self._device)
@@ -68,7 +76,7 @@ class BareLoop:
         def step(batch: ClassificationBatch) -> None:
             losses.append(self._step(batch))
 
-        seconds = timed(self._device, [partial(step, batch) for batch in batches])
+        seconds = self._stopwatch.timed([partial(step, batch) for batch in batches])
         if self.first_loss is None:
             self.first_loss = float(torch.stack(losses).mean())
         return seconds
@@ -92,7 +100,12 @@ class BareLoop:
 
 
 def measure(
-    settings: Settings, plan: Plan, device: torch.device, folder: Path, on_round: Callable[[int], None]
+    settings: Settings,
+    plan: Plan,
+    device: torch.device,
+    stopwatch: Stopwatch,
+    folder: Path,
+    on_round: Callable[[int], None],
 ) -> dict[str, Any]:
     """Return ratio, snapshot cost and every round's seconds.
 
@@ -100,6 +113,7 @@ def measure(
         settings: Model and sizes.
         plan: Rounds and steps.
         device: Where to train.
+        stopwatch: Of that device.
         folder: Receives logs and TensorBoard events.
         on_round: Hears of finished rounds.
     """
@@ -118,9 +132,9 @@ def measure(
             assert isinstance(built, ClassificationTask)
             return built
 
-        ours, bare_task = SteppedTask(task()), task()
-        peer = BareLoop(cfg, copy.deepcopy(model), bare_task, spec)
-        unprotected = SteppedTask(bare_task, has_snapshots=False)
+        ours, bare_task = SteppedTask(task(), stopwatch), task()
+        peer = BareLoop(cfg, copy.deepcopy(model), bare_task, spec, stopwatch)
+        unprotected = SteppedTask(bare_task, stopwatch, has_snapshots=False)
         data = _batches(settings, pin=device.type == "cuda")
         keeper = RoundKeeper(plan, on_round)
         step = 0

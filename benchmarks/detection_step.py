@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from benchmarks.photographs import draw_yolo_dataset
-from benchmarks.rounds import Plan, RoundKeeper, median
+from benchmarks.rounds import Plan, RoundKeeper, Stopwatch, median
 from benchmarks.tasks import SteppedTask, benchmark_config, build_task, ready_loader, run_context
 from benchmarks.ultralytics_trainer import TrainerOptions, run_trainer, stop_training
 from pillsnap.config.loading import for_task
@@ -40,9 +40,16 @@ class Settings:
 class _Contest:
     """Takes over after each of the trainer's batches: our turns on the same batches, and the rounds."""
 
-    def __init__(self, cfg: DictConfig, plan: Plan, context: RunContext, device: torch.device, keeper: RoundKeeper):
-        self._cfg, self._plan, self._context, self._device = cfg, plan, context, device
-        self._keeper = keeper
+    def __init__(
+        self,
+        cfg: DictConfig,
+        context: RunContext,
+        device: torch.device,
+        stopwatch: Stopwatch,
+        keeper: RoundKeeper,
+    ) -> None:
+        self._cfg, self._context, self._device = cfg, context, device
+        self._stopwatch, self._keeper, self._plan = stopwatch, keeper, keeper.plan
         self._tasks: dict[str, SteppedTask] = {}
         self._batches: list[DetectionBatch] = []
         self._peer_losses: list[float] = []
@@ -57,7 +64,7 @@ class _Contest:
             model.load_state_dict({key: value.cpu() for key, value in trainer.model.state_dict().items()})
             loader = ready_loader(self._cfg, DETECTION, self._plan.total_steps + 1)
             task = build_task(self._cfg, DETECTION, model, self._context, train_loader=loader, device=self._device)
-            self._tasks[name] = SteppedTask(task, has_snapshots=has_snapshots)
+            self._tasks[name] = SteppedTask(task, self._stopwatch, has_snapshots=has_snapshots)
 
     def after_batch(self, seconds: float, batch: DetectionBatch, loss: float) -> None:
         """Note the trainer's time; after its turn, take ours."""
@@ -78,7 +85,12 @@ class _Contest:
 
 
 def measure(
-    settings: Settings, plan: Plan, device: torch.device, folder: Path, on_round: Callable[[int], None]
+    settings: Settings,
+    plan: Plan,
+    device: torch.device,
+    stopwatch: Stopwatch,
+    folder: Path,
+    on_round: Callable[[int], None],
 ) -> dict[str, Any]:
     """Return ratio, snapshot cost and every round's seconds.
 
@@ -86,6 +98,7 @@ def measure(
         settings: Model and sizes.
         plan: Rounds and steps.
         device: Where to train.
+        stopwatch: Of that device.
         folder: Receives pictures, logs and TensorBoard events.
         on_round: Hears of finished rounds.
     """
@@ -107,8 +120,8 @@ def measure(
     logger = build_logger(folder, "pillsnap.benchmark.detection")
     keeper = RoundKeeper(plan, on_round)
     with TBWriter(folder) as tb:
-        contest = _Contest(cfg, plan, run_context(folder, tb, logger), device, keeper)
-        used = run_trainer(options, data_yaml, folder, on_start=contest.begin, on_batch=contest.after_batch)
+        contest = _Contest(cfg, run_context(folder, tb, logger), device, stopwatch, keeper)
+        used = run_trainer(options, stopwatch, data_yaml, folder, on_start=contest.begin, on_batch=contest.after_batch)
     times = keeper.times
     return {
         "ratio_median": median(times.ratios("ours", "peer")),

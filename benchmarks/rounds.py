@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""`cpu` counts this process alone, so other programs on the machine disturb it less; it sums over threads."""
 Turn = Callable[[], float]
 """Takes one contender's turn and returns the seconds that count."""
 
@@ -96,20 +98,26 @@ class RoundKeeper:
         self._round, self._turns, self._seconds = self._round + 1, 0, {}
 
 
-def timed(device: torch.device, steps: Sequence[Callable[[], None]]) -> float:
-    """Return the seconds of all `steps` together; a GPU starts idle and has finished at the end."""
-    wait_for(device)
-    start = time.perf_counter()
-    for step in steps:
-        step()
-    wait_for(device)
-    return time.perf_counter() - start
+class Stopwatch:
+    """Reads a clock when the device has done what it was given."""
 
+    def __init__(self, device: torch.device, clock: str = "wall") -> None:
+        """Read `clock`, a key of `CLOCKS`, for work on `device`."""
+        self._device = device
+        self._clock = CLOCKS[clock]
 
-def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    def read(self) -> float:
+        """Return the clock's seconds, once the device is idle."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return self._clock()
+
+    def timed(self, steps: Sequence[Callable[[], None]]) -> float:
+        """Return the seconds of all `steps` together."""
+        start = self.read()
+        for step in steps:
+            step()
+        return self.read() - start
 
 
 def median(values: Sequence[float]) -> float:

@@ -19,7 +19,8 @@ Detection, against ultralytics' own `DetectionTrainer`, the library's code uncha
   and the text and drawing of its bar (into a file). It fetches and augments its batches outside of that.
 
 Both have the same weights, batches, AdamW rates and decay, clipping and, on a GPU, float16. One batch is one optimizer
-step on both sides. Sizes are small on a CPU (0.1 to 1 s a step) and the production ones on a GPU.
+step on both sides. On a GPU models and sizes are the production ones. On a CPU steps have as many samples, but models
+and pictures are smaller (under 1 s a step): what a step costs beside its arithmetic then weighs more than on a GPU.
 
 The cost of the snapshots is the time of a step against the same step with its transactions switched off, in turns as
 well. The first turn's losses are in the file: equal ones show that both sides do the same work.
@@ -39,7 +40,7 @@ import torch
 
 from benchmarks import classification_step, detection_step
 from benchmarks.machine import circumstances
-from benchmarks.rounds import Plan
+from benchmarks.rounds import CLOCKS, Plan, Stopwatch
 from pillsnap.errors import PillError
 from pillsnap.jsonfile import save_json
 from pillsnap.training.precision import select_device
@@ -48,7 +49,7 @@ from pillsnap.training.reproducibility import set_seed
 TARGETS = {"classification": 0.97, "detection": 1.0}
 INTERRUPTED = 130
 
-Measure = Callable[[Plan, torch.device, Path, Callable[[int], None]], dict[str, Any]]
+Measure = Callable[[Plan, torch.device, Stopwatch, Path, Callable[[int], None]], dict[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         results = {name: _run(name, measure, options, device) for name, measure in _chosen(options).items()}
         if options.json is not None:
-            about = {**circumstances("benchmarks.step", words), "threads": torch.get_num_threads()}
+            about = {
+                **circumstances("benchmarks.step", words),
+                "threads": torch.get_num_threads(),
+                "clock": options.clock,
+            }
             save_json(options.json, {**results, **about})
     except PillError as error:
         print(f"benchmarks.step: {error}", file=sys.stderr)
@@ -83,23 +88,26 @@ def _parse(words: Sequence[str], device: torch.device) -> argparse.Namespace:
     add = parser.add_argument
     add("--json", type=Path, help="file for every figure, setting and round")
     add("--only", choices=sorted(TARGETS), help="measure one of the two")
-    add("--rounds", type=_positive, default=7, help="rounds that count, after one that does not")
+    add("--rounds", type=_positive, default=5, help="rounds that count, after one that does not")
     add("--steps", type=_positive, default=10, help="steps of each contender a round")
     # Several threads wait for each other in every operation: another program on one of their cores slows all of them,
     # tenfold at times, and the ratio then tells of that program.
     add("--threads", type=_positive, default=1, help="threads of PyTorch on the CPU")
+    add("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: this process alone, for a disturbed machine")
     add("--model", default="tf_efficientnetv2_s" if is_gpu else "tf_efficientnetv2_b0", help="classifier, of timm")
     add("--image-size", type=_positive, default=384 if is_gpu else 128, help="classifier's input, pixels")
     add("--batch-size", type=_positive, default=64, help="classifier's samples a step")
     add("--micro-batch", type=_positive, help="classifier's samples a slice; the whole step when left out")
     add("--num-classes", type=_positive, default=5000 if is_gpu else 1000, help="classifier's outputs")
     add("--detection-model", choices="nsmlx", default="m" if is_gpu else "n", help="size of YOLO11")
-    add("--detection-image-size", type=_positive, default=640 if is_gpu else 224, help="detector's input, pixels")
-    add("--detection-batch-size", type=_positive, default=16 if is_gpu else 8, help="detector's photographs a step")
+    add("--detection-image-size", type=_positive, default=640 if is_gpu else 256, help="detector's input, pixels")
+    add("--detection-batch-size", type=_positive, default=16, help="detector's photographs a step")
     options = parser.parse_args(words)
     options.micro_batch = options.micro_batch or options.batch_size
     if options.batch_size % options.micro_batch:
         parser.error(f"--batch-size {options.batch_size} is no multiple of --micro-batch {options.micro_batch}")
+    if options.clock == "cpu" and (is_gpu or options.threads > 1):
+        parser.error("--clock cpu counts threads one after the other and no GPU: it needs --threads 1 and a CPU")
     if options.detection_image_size % 32:
         parser.error(f"--detection-image-size {options.detection_image_size} is no multiple of 32")
     if options.json is not None and not options.json.resolve().parent.is_dir():
@@ -148,7 +156,7 @@ def _run(name: str, measure: Measure, options: argparse.Namespace, device: torch
         Path(folder, "stdout.txt").open("w", encoding="utf-8") as log,
         contextlib.redirect_stdout(log),  # the lines of a run's log
     ):
-        return measure(plan, device, Path(folder), on_round)
+        return measure(plan, device, Stopwatch(device, options.clock), Path(folder), on_round)
 
 
 def _table(results: dict[str, dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.rounds import timed
+from benchmarks.rounds import Stopwatch
 from benchmarks.snapshots import without_snapshots
 from pillsnap.config.loading import for_task, load_config
 from pillsnap.data.batches import Batch
@@ -90,9 +90,10 @@ def _as_it_is(batch: Any) -> Any:
 class SteppedTask:
     """One task of a run, stepped and timed."""
 
-    def __init__(self, task: Task, *, has_snapshots: bool = True) -> None:
+    def __init__(self, task: Task, stopwatch: Stopwatch, *, has_snapshots: bool = True) -> None:
         """Time the steps of `task`, whose loader is a `ready_loader`; without snapshots when told so."""
         self.task = task
+        self._stopwatch = stopwatch
         self._has_snapshots = has_snapshots
         dataset = task.train_loader.dataset
         assert isinstance(dataset, ReadyBatches)
@@ -104,7 +105,7 @@ class SteppedTask:
         """Train on `batches` and return the seconds it took, taking them from the loader included."""
         self._ready.put(batches)
         with nullcontext() if self._has_snapshots else without_snapshots():
-            seconds = timed(self.task.parts.precision.device, [self._step] * len(batches))
+            seconds = self._stopwatch.timed([self._step] * len(batches))
         if self.first_loss is None:
             self.task.log.flush(checkpoint=self.task.context.last_checkpoint)
             self.first_loss = self.task.log.epoch_loss.mean()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.rounds import wait_for
+from benchmarks.rounds import Stopwatch
 from pillsnap.data.batches import DetectionBatch, DetectionSample
 
 OnBatch = Callable[[float, DetectionBatch, float], None]
@@ -74,7 +73,13 @@ class TrainerOptions:
 
 
 def run_trainer(
-    options: TrainerOptions, data_yaml: Path, folder: Path, *, on_start: OnStart, on_batch: OnBatch
+    options: TrainerOptions,
+    stopwatch: Stopwatch,
+    data_yaml: Path,
+    folder: Path,
+    *,
+    on_start: OnStart,
+    on_batch: OnBatch,
 ) -> dict[str, Any]:
     """Train until `on_batch` raises `stop_training`.
 
@@ -83,6 +88,7 @@ def run_trainer(
 
     Args:
         options: What to train, and how.
+        stopwatch: Of the trainer's device.
         data_yaml: The data set.
         folder: Receives its files and `ultralytics.log`.
         on_start: Called once, when model, optimizer and EMA exist.
@@ -94,11 +100,11 @@ def run_trainer(
     with (folder / "ultralytics.log").open("w", encoding="utf-8") as log, _tamed(log) as trainer_type:
         trainer = trainer_type(overrides=options.overrides(data_yaml, folder))
         torch.set_num_threads(options.threads)  # the trainer chose its own number
-        stopwatch = _Stopwatch(options.device, on_batch)
-        trainer.preprocess_batch = stopwatch.seeing(trainer.preprocess_batch)
+        observer = _Observer(stopwatch, on_batch)
+        trainer.preprocess_batch = observer.seeing(trainer.preprocess_batch)
         trainer.add_callback("on_train_start", on_start)
-        trainer.callbacks["on_train_batch_start"].append(stopwatch.start)
-        trainer.callbacks["on_train_batch_end"].insert(0, stopwatch.stop)
+        trainer.callbacks["on_train_batch_start"].append(observer.start)
+        trainer.callbacks["on_train_batch_end"].insert(0, observer.stop)
         with contextlib.suppress(_Enough):
             trainer.train()
         return {
@@ -116,11 +122,11 @@ def stop_training() -> None:
     raise _Enough
 
 
-class _Stopwatch:
+class _Observer:
     """Times batches and keeps what was in them."""
 
-    def __init__(self, device: torch.device, on_batch: OnBatch) -> None:
-        self._device = device
+    def __init__(self, stopwatch: Stopwatch, on_batch: OnBatch) -> None:
+        self._stopwatch = stopwatch
         self._on_batch = on_batch
         self._started = 0.0
         self._batch: dict[str, Any] = {}
@@ -135,12 +141,10 @@ class _Stopwatch:
         return remember
 
     def start(self, trainer: Any) -> None:
-        wait_for(self._device)
-        self._started = time.perf_counter()
+        self._started = self._stopwatch.read()
 
     def stop(self, trainer: Any) -> None:
-        wait_for(self._device)
-        seconds = time.perf_counter() - self._started
+        seconds = self._stopwatch.read() - self._started
         batch = _as_ours(self._batch)
         self._on_batch(seconds, batch, float(trainer.loss) / len(batch))  # the library's loss is a sum over images
 

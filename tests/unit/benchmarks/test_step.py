@@ -45,7 +45,7 @@ def test_a_toy_run_writes_every_figure_and_leaves_nothing_behind(tmp_path: Path)
         "ema": True,
         "channels_last": False,
     }
-    assert {"machine", "versions", "date", "command", "threads"} <= found.keys()
+    assert {"machine", "versions", "date", "command", "threads", "clock"} <= found.keys()
     assert [file.name for file in home.rglob("*") if "ltralytics" in file.name or "pillsnap" in file.name] == []
 
 
@@ -57,8 +57,9 @@ def test_a_toy_run_writes_every_figure_and_leaves_nothing_behind(tmp_path: Path)
         (["--batch-size", "6", "--micro-batch", "4"], "no multiple of --micro-batch"),
         (["--detection-image-size", "100"], "no multiple of 32"),
         (["--json", "/nowhere/x.json"], "there is no folder"),
+        (["--clock", "cpu", "--threads", "2"], "needs --threads 1"),
     ],
-    ids=["no rounds", "unknown", "uneven", "size", "no folder"],
+    ids=["no rounds", "unknown", "uneven", "size", "no folder", "clock"],
 )
 def test_bad_arguments_are_refused(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
