@@ -102,6 +102,14 @@ def test_what_killed_saves_leave_behind_does_not_pile_up(tmp_path: Path) -> None
     assert len(list((exp_dir / "checkpoints" / "moments").iterdir())) == 4
 
 
+@pytest.mark.req("CKP-3")
+def test_the_leftover_of_a_task_that_does_not_go_on_goes_as_well(tmp_path: Path) -> None:
+    store = _experiment(tmp_path / "exp", 2)
+    assert _save_until(tmp_path / "exp", 3, "write 000003-classification.pt.tmp") == KILLED
+    store.save({"detection": _states(3)["detection"]}, best=(), loop_step=3)
+    assert list(store.dir.rglob(".*.tmp")) == []
+
+
 @pytest.mark.req("CKP-2", "CKP-3", "INT-4")
 def test_a_run_killed_again_and_again_ends_with_the_weights_of_the_uninterrupted_run(
     data_root: Path, expected_hash: str, tmp_path: Path
