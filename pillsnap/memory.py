@@ -47,7 +47,8 @@ _ALLOCATION_FAILED = re.compile(
     ),
     re.IGNORECASE | re.DOTALL,
 )
-# cuDNN and oneDNN say these both when a workspace does not fit and when they cannot do the operation at all.
+# cuDNN and oneDNN say these both when a workspace does not fit and when they cannot do the operation at all; a thread
+# that cannot be started lacks memory for its stack or is one too many.
 _MAYBE_ALLOCATION_FAILED = re.compile(
     "|".join(
         (
@@ -55,6 +56,8 @@ _MAYBE_ALLOCATION_FAILED = re.compile(
             r"CUDNN_STATUS_INTERNAL_ERROR",
             r"unable to find an engine",
             r"could not (create|execute) a primitive",
+            r"can't start new thread",
+            r"Resource temporarily unavailable",
         )
     ),
     re.IGNORECASE,

@@ -32,7 +32,7 @@ class Hardware:
     """The machine."""
 
     gpu_memory_limit_gb: Annotated[float, above(0)] | None
-    """GB (1e9 bytes) the run may use: of GPU memory, or without a GPU of address space from its start on."""
+    """GB (1e9 bytes) training may use: of GPU memory, or without a GPU of address space beyond what is used by then."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,11 +74,10 @@ def run_training(cfg: DictConfig) -> RunResult:
     started = time.monotonic()
     _prepare_data(cfg)
     run = Run.open(cfg)
-    with run.memory.enforced():
-        # Before and after the steps there is nothing to save: Ctrl-C then ends the program as usual.
-        with stop_on_signals() as stop, TBWriter(run.experiment.dir) as tb:
-            run.train(tb, stop)
-        return run.finish(started)
+    # Before and after the steps there is nothing to save: Ctrl-C then ends the program as usual.
+    with stop_on_signals() as stop, TBWriter(run.experiment.dir) as tb, run.memory.enforced():
+        run.train(tb, stop)
+    return run.finish(started)
 
 
 def _prepare_data(cfg: DictConfig) -> None:
@@ -110,10 +109,10 @@ class Run:
         build_logger(experiment.dir)
         set_seed(cfg.train.seed, cfg.train.deterministic)
         device = select_device()
-        memory = DeviceMemory(device, cfg.hardware.gpu_memory_limit_gb)
         logger.info("experiment %s, device %s, tasks %s", experiment.dir, device, ", ".join(cfg.train.tasks))
         data = load_data(cfg)
         logger.info("data %s: %s, %d classes", data.root, data.counts(), len(data.class_map))
+        memory = DeviceMemory(device, cfg.hardware.gpu_memory_limit_gb)
         return cls(cfg, experiment, data, memory, [], LoopState())
 
     def train(self, tb: TBWriter, stop: StopRequest) -> None:
@@ -178,7 +177,7 @@ class Run:
         models, spec = self._models()
         loaders = build_loaders(self.data, self.cfg, spec)
         last_checkpoint = str(self.experiment.store.dir / "manifest.json")
-        context = RunContext(logger, tb, stop, last_checkpoint, decide=self.experiment.decide)
+        context = RunContext(logger, tb, stop, last_checkpoint, self.memory, self.experiment.decide)
         self.tasks = build_tasks(self.cfg, models, loaders, context, self.memory.device)
         self._resume()
         self.data.is_test_open = self.data.is_test_open and all(task.is_finished for task in self.tasks)

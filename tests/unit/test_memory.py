@@ -40,6 +40,8 @@ SUSPECTS = {
     "internal": RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
     "engine": RuntimeError("GET was unable to find an engine to execute this computation"),
     "onednn": RuntimeError("could not create a primitive"),
+    "python's thread": RuntimeError("can't start new thread"),
+    "c++'s thread": RuntimeError("Resource temporarily unavailable"),
 }
 BUGS = {
     "shape": RuntimeError("mat1 and mat2 shapes cannot be multiplied (8x512 and 256x10)"),
