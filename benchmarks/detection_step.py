@@ -126,6 +126,7 @@ def measure(
     return {
         "ratio_median": median(times.ratios("ours", "peer")),
         "snapshot_cost_percent": median(times.cost_percent("ours", "without_snapshots")),
+        "ratio_total": times.total_ratio("ours", "peer"),
         "ratios": times.ratios("ours", "peer"),
         "snapshot_costs_percent": times.cost_percent("ours", "without_snapshots"),
         "seconds": times.seconds,

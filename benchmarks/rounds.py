@@ -58,6 +58,10 @@ class RoundTimes:
         """Return, round by round, how many times as fast `name` is as `other` (its images/s over the other's)."""
         return [theirs / mine for mine, theirs in zip(self.seconds[name], self.seconds[other], strict=True)]
 
+    def total_ratio(self, name: str, other: str) -> float:
+        """Return the ratio over all rounds together: a disturbance counts in it, and so does what comes rarely."""
+        return sum(self.seconds[other]) / sum(self.seconds[name])
+
     def cost_percent(self, name: str, without: str) -> list[float]:
         """Return, round by round, how much longer `name` takes than `without`, in per cent of the latter."""
         return [(ratio - 1) * 100 for ratio in self.ratios(without, name)]

@@ -22,8 +22,9 @@ Both have the same weights, batches, AdamW rates and decay, clipping and, on a G
 step on both sides. On a GPU models and sizes are the production ones. On a CPU steps have as many samples, but models
 and pictures are smaller (under 1 s a step): what a step costs beside its arithmetic then weighs more than on a GPU.
 
-The cost of the snapshots is the time of a step against the same step with its transactions switched off, in turns as
-well. The first turn's losses are in the file: equal ones show that both sides do the same work.
+A full garbage collection comes once in many steps and so in few rounds: `ratio_total` in the file, the ratio over all
+rounds together, has it in. The cost of the snapshots is the time of a step against the same step with its transactions
+switched off, in turns as well. The first turn's losses are in the file: equal ones show that both do the same work.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from typing import Any
 import torch
 
 from benchmarks import classification_step, detection_step
+from benchmarks.allocator import keep_freed_memory
 from benchmarks.machine import circumstances
 from benchmarks.rounds import CLOCKS, Plan, Stopwatch
 from pillsnap.errors import PillError
@@ -57,16 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     device = select_device()
     options = _parse(words, device)
+    is_memory_kept = keep_freed_memory()
     torch.set_num_threads(options.threads)
     set_seed(0, deterministic=False)
     try:
         results = {name: _run(name, measure, options, device) for name, measure in _chosen(options).items()}
         if options.json is not None:
-            about = {
-                **circumstances("benchmarks.step", words),
-                "threads": torch.get_num_threads(),
-                "clock": options.clock,
-            }
+            about = {"threads": options.threads, "clock": options.clock, "freed_memory_kept": is_memory_kept}
+            about |= circumstances("benchmarks.step", words)
             save_json(options.json, {**results, **about})
     except PillError as error:
         print(f"benchmarks.step: {error}", file=sys.stderr)

@@ -38,5 +38,12 @@ def test_a_ratio_above_one_means_ours_is_faster_and_a_cost_is_what_ours_takes_mo
     assert times.cost_percent("ours", "without") == [pytest.approx(25.0)]
 
 
+def test_the_total_ratio_has_every_round_in() -> None:
+    times = RoundTimes()
+    times.add({"ours": 1.0, "peer": 1.0})
+    times.add({"ours": 3.0, "peer": 1.0})
+    assert times.total_ratio("ours", "peer") == 0.5
+
+
 def test_one_disturbed_round_does_not_move_the_median() -> None:
     assert median([1.0, 1.01, 9.0]) == 1.01

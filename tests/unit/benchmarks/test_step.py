@@ -49,6 +49,11 @@ def test_a_toy_run_writes_every_figure_and_leaves_nothing_behind(tmp_path: Path)
     assert [file.name for file in home.rglob("*") if "ltralytics" in file.name or "pillsnap" in file.name] == []
 
 
+@pytest.fixture
+def _allocator_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "keep_freed_memory", lambda: False)  # cannot be undone in a process
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -68,11 +73,13 @@ def test_bad_arguments_are_refused(words: list[str], text: str, capsys: pytest.C
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_allocator_as_it_is")
 def test_an_unknown_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert step.main(["--only=classification", "--model=no_such_net"]) == 2
     assert "no_such_net" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_allocator_as_it_is")
 def test_ctrl_c_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
