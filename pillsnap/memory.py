@@ -6,11 +6,13 @@ in the same way; the limit then counts from the process's start of work, so that
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import logging
 import re
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ from pillsnap.errors import ConfigError
 logger = logging.getLogger("pillsnap")
 
 GB = 1e9
+M_MMAP_THRESHOLD = -3  # mallopt's number for it (malloc.h)
+MMAP_THRESHOLD_BYTES = 128 * 1024  # glibc's own, before it starts to grow
 SCARCE_SHARE = 0.8  # OOM-1: from here on memory counts as scarce
 
 MEMORY_ERRORS = (MemoryError, RuntimeError, OSError, cv2.error)
@@ -94,9 +98,29 @@ def describe_failure(error: BaseException) -> str:
 
 def free_memory() -> None:
     """Give back what nothing uses any more. Call it outside the `except` block: the traceback holds the tensors."""
+    _drop_unfinished_backward()
     gc.collect()
     if torch.cuda.is_available() and torch.cuda.memory_reserved():
         torch.cuda.empty_cache()
+
+
+def _drop_unfinished_backward() -> None:
+    """Release the graph of a backward pass that failed on this thread of a CPU.
+
+    PyTorch's engine leaves what was ready to run in the thread's queue, with all the activations it would have needed
+    (torch 2.15; several hundred MB in the tests of this project), until another backward pass takes it out. The queue
+    is ordered by when an operation was recorded, latest first, and each thread counts from 0: one operation recorded by
+    a new thread comes last, so everything left over is taken out, and dropped, before it.
+    """
+    recorded: list[torch.Tensor] = []
+
+    def record() -> None:
+        recorded.append(torch.zeros((), requires_grad=True) * 1)
+
+    thread = threading.Thread(target=record)
+    thread.start()
+    thread.join()
+    recorded[0].backward()  # type: ignore[no-untyped-call]
 
 
 class DeviceMemory:
@@ -136,7 +160,11 @@ class DeviceMemory:
 
     @contextmanager
     def enforced(self, share: float = 1.0) -> Iterator[None]:
-        """Make allocations beyond `share` of the memory fail while the block runs; blocks may be nested."""
+        """Make allocations beyond `share` of the memory fail while the block runs; blocks may be nested.
+
+        Under a limit on a CPU, oneDNN is off: once an allocation of its own has failed it keeps the tensors it was
+        given and fails for ever after (torch 2.15), so nothing could recover. PyTorch's own kernels do.
+        """
         if self.is_cuda:
             before = torch.cuda.get_per_process_memory_fraction(self.device)
             torch.cuda.set_per_process_memory_fraction(share * self.total_bytes / self._installed, self.device)
@@ -148,12 +176,16 @@ class DeviceMemory:
         if self.limit_bytes is None:
             yield
             return
+        _return_freed_blocks()
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         wanted = self._baseline + int(share * self.limit_bytes)
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+        onednn = torch.backends.mkldnn.enabled
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
         try:
             yield
         finally:
+            torch.backends.mkldnn.enabled = onednn
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
     def used_bytes(self) -> int:
@@ -185,6 +217,17 @@ def lift_address_space_limit() -> None:
     """Undo an enforced limit in a worker process: the limit is for the models, not for decoding pictures."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+
+
+def _return_freed_blocks() -> None:
+    """Make glibc give freed blocks back at once, so that what a failed step held can be used by the next attempt.
+
+    By default its threshold for separate mappings grows to 32 MiB with use; smaller blocks then stay in the heap, where
+    they still count against an address-space limit. Stays in force for the process; other C libraries do without.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 def _address_space() -> int:

@@ -90,7 +90,7 @@ class Recovery:
         self._clean_steps = 0
         self._regrow_wait: int = cfg.train.oom.regrow_after_steps
         self._grown_to: int | None = None
-        self._failed_at = 0.0
+        self._busy_s = 0.0
 
     def use(self, cut: Cut) -> None:
         """Take over a cut that was found to fit, as the one to regrow to."""
@@ -106,8 +106,7 @@ class Recovery:
         Raises:
             OutOfMemoryFloorError: Nothing is left to try.
         """
-        if self.retries == 0:
-            self._failed_at = time.monotonic()
+        failed_at = time.monotonic()
         free_memory()
         decision = oom_recovery_state_machine(self.retries, self._state(), self._cfg)
         self.retries += 1
@@ -128,7 +127,7 @@ class Recovery:
         )
         audit = f" {decision['audit_log']}" if "audit_log" in decision else ""
         self._decide(f"{self._label}: cut", before, self.cut, f"{decision['action']} at step {step}: {failure}{audit}")
-        time.sleep(oom.cooldown_sec)
+        self._pause(failed_at)
 
     def after_fetch_failure(self, failure: str, step: int) -> None:
         """Free memory and wait after loading samples ran out of it; no cut would help there.
@@ -136,6 +135,7 @@ class Recovery:
         Raises:
             OutOfMemoryFloorError: It happened `train.oom.max_retries` times in a row.
         """
+        failed_at = time.monotonic()
         free_memory()
         oom = self._cfg.train.oom
         self.retries += 1
@@ -146,22 +146,21 @@ class Recovery:
                 f"[{self._label}] loading the samples of step {step} ran out of memory {self.retries} times: "
                 f"{failure}. Close other programs, or lower dataloader.num_workers or dataloader.prefetch_factor."
             )
-        self._failed_at = time.monotonic() if self.retries == 1 else self._failed_at
         self._logger.warning(
             f"[{self._label}] loading the samples of step {step} ran out of memory ({failure}); attempt {self.retries} "
             f"of {oom.max_retries} in {oom.cooldown_sec:g} s"
         )
-        time.sleep(oom.cooldown_sec)
+        self._pause(failed_at)
 
     def after_success(self, step: int) -> None:
         """Note a completed step: recovery, if there was one, succeeded; after many, memory may be ample again."""
         if self.retries:
-            seconds = time.monotonic() - self._failed_at
+            wait = self.retries * self._cfg.train.oom.cooldown_sec
             self._logger.info(
                 f"[{self._label}] step {step} went through with micro-batches {self.cut} after {self.retries} "
-                f"failure(s), {seconds:.2f} s after the first, waits included"
+                f"failure(s); freeing and deciding took {self._busy_s:.2f} s, waiting {wait:g} s"
             )
-            self.retries = 0
+            self.retries, self._busy_s = 0, 0.0
             self._tb.add_scalar(f"{self._prefix}oom/retries", 0, step)
         self._clean_steps += 1
         if self._regrow_wait and self._clean_steps >= self._regrow_wait:
@@ -193,6 +192,10 @@ class Recovery:
         if self._regrow_wait and state["regrow_wait"]:
             self._regrow_wait = state["regrow_wait"]
         return True
+
+    def _pause(self, failed_at: float) -> None:
+        self._busy_s += time.monotonic() - failed_at
+        time.sleep(self._cfg.train.oom.cooldown_sec)
 
     def _regrow(self, step: int) -> None:
         before = self.cut

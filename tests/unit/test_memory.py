@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import gc
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
 import torch
 
 from pillsnap.errors import ConfigError
-from pillsnap.memory import GB, DeviceMemory, describe_failure, is_out_of_memory, lift_address_space_limit
+from pillsnap.memory import GB, DeviceMemory, describe_failure, free_memory, is_out_of_memory, lift_address_space_limit
 
 CPU = torch.device("cpu")
 
@@ -87,6 +89,39 @@ def test_a_failure_is_described_in_one_line() -> None:
     assert describe_failure(MemoryError()) == "MemoryError: "
 
 
+class _Failing(torch.autograd.Function):
+    """Its backward pass runs out of memory."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("in the backward pass")
+
+
+def _fail_with_a_branch_left_to_do() -> None:
+    values = torch.ones(1000, requires_grad=True)
+    left, right = (values * 2).exp(), (values * 3).exp()
+    (left.sum() + _Failing.apply(right.sin()).sum()).backward()
+
+
+def _num_tensors_alive() -> int:
+    gc.collect()
+    return sum(type(each) is torch.Tensor and each.shape == (1000,) for each in gc.get_objects())
+
+
+@pytest.mark.req("OOM-4")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # gc hands out torch's deprecated modules too
+def test_freeing_also_drops_what_a_failed_backward_pass_left_in_the_engine() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        _fail_with_a_branch_left_to_do()
+    assert _num_tensors_alive() > 0
+    free_memory()
+    assert _num_tensors_alive() == 0
+
+
 def test_without_a_limit_the_machines_memory_is_the_total() -> None:
     memory = DeviceMemory(CPU)
     assert memory.total_bytes == pytest.approx(_mem_total(), rel=1e-6)
@@ -112,11 +147,18 @@ def test_a_limit_counts_from_here_on_and_is_lifted_after_the_block() -> None:
         assert memory.used_share() > 0.4
         with pytest.raises(RuntimeError, match="can't allocate memory") as raised:
             torch.zeros(int(0.15 * GB), dtype=torch.uint8)
-        with memory.enforced(0.01), pytest.raises(RuntimeError, match="can't allocate memory"):
-            torch.zeros(int(0.05 * GB), dtype=torch.uint8)
     assert memory.is_exhausted_by(raised.value)
     assert len(small) == int(0.1 * GB)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_a_share_of_the_limit_can_be_enforced_and_what_is_freed_can_be_used_again() -> None:
+    memory = DeviceMemory(CPU, limit_gb=0.4)
+    with memory.enforced(0.25), pytest.raises(RuntimeError, match="can't allocate memory"):
+        torch.zeros(int(0.3 * GB), dtype=torch.uint8)
+    with memory.enforced():
+        for _ in range(5):
+            assert len(torch.zeros(int(0.3 * GB), dtype=torch.uint8)) == int(0.3 * GB)
 
 
 def test_a_limit_above_the_cards_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

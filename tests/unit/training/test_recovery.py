@@ -65,7 +65,7 @@ def test_entry_and_success_are_logged_and_counted(caplog: pytest.LogCaptureFixtu
     assert f"step 12 ran out of memory ({FAILURE}). microbatching, attempt 1 of 4: " in caplog.text
     assert "micro-batches 16 x 1 -> 8 x 2, G 16 -> 16" in caplog.text
     bench.recovery.after_success(12)
-    assert "step 12 went through with micro-batches 8 x 2 after 1 failure(s)" in caplog.text
+    assert "step 12 went through with micro-batches 8 x 2 after 1 failure(s); freeing and deciding took" in caplog.text
     assert bench.tb.values == [("oom/retries", 1, 12), ("oom/retries", 0, 12)]
     assert bench.decisions == [("train: cut", Cut(16, 1), Cut(8, 2), f"microbatching at step 12: {FAILURE}")]
 
