@@ -41,7 +41,7 @@ class FoundCut:
 
 
 def tune_batch_sizes(
-    tasks: Sequence[Task], context: RunContext, *, skip: Collection[TaskName] = ()
+    tasks: Sequence[Task], context: RunContext, *, skip: Collection[str] = ()
 ) -> dict[TaskName, FoundCut]:
     """Choose the cut of every task with `auto_batch_tune`, and let the task use it.
 
@@ -51,7 +51,7 @@ def tune_batch_sizes(
     Args:
         tasks: All tasks of the run, on the device. What is not searched still takes its memory.
         context: Gives the memory to stay within, and is told what was found.
-        skip: Tasks that are not to be searched, such as resumed ones whose checkpoint says how they are cut.
+        skip: Names of tasks that are not to be searched, such as resumed ones whose checkpoint says how they are cut.
 
     Returns:
         What was found; empty where there is nothing to search, such as on a CPU without a limit.

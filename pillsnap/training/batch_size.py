@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
-from typing import TypeVar
 
 import torch
 
@@ -21,7 +19,6 @@ from pillsnap.memory import GB, MEMORY_ERRORS, describe_failure, free_memory, is
 from pillsnap.training.precision import select_device
 
 logger = logging.getLogger("pillsnap")
-T = TypeVar("T")
 
 SEARCH_LIMIT_S = 60.0
 ENOUGH_SPEED = 0.97  # of the best images/s; below the noise of three timed steps, larger is not measurably faster
@@ -165,7 +162,7 @@ class BatchSizeSearch:
     def _try(self, size: int) -> Candidate:
         began = monotonic()
         try:
-            measured = _apart(lambda: self._probe(size))
+            measured = self._probe(size)
         except MEMORY_ERRORS as error:
             # What cuDNN and oneDNN raise for lack of workspace and for what they cannot do counts too: either way this
             # size cannot be run, and a smaller one may.
@@ -247,24 +244,6 @@ def _doublings(init_bs: int, min_bs: int, max_bs: int | None) -> list[int]:
     sizes.update(init_bs * 2**power for power in range(MOST_DOUBLINGS) if init_bs * 2**power <= limit)
     sizes.update(init_bs // 2**power for power in range(init_bs.bit_length()) if init_bs // 2**power >= min_bs)
     return sorted(sizes)
-
-
-def _apart(work: Callable[[], T]) -> T:
-    """Run `work`; without a GPU on a thread of its own, which then ends.
-
-    Where memory runs out on a CPU, libraries leave something behind for the thread: autograd keeps what an interrupted
-    backward pass had still to do, activations included, until the thread's next one (with torch 2.15 and timm's
-    test_resnet, 620 of 760 MB); oneDNN, once a kernel could not be compiled, compiles no other on that thread
-    (github.com/uxlfoundation/oneDNN/pull/5907).
-    """
-    if torch.cuda.is_available():
-        return work()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        try:
-            future = pool.submit(work)
-        except RuntimeError as error:
-            raise MemoryError("no memory is left for the stack of a thread") from error
-        return future.result()
 
 
 def timed(call: Callable[[], object], device: torch.device) -> float:
