@@ -16,6 +16,7 @@ from pillsnap.training.epochs import (
     train_one_epoch_detection,
 )
 from pillsnap.training.losses import build_criterion_classification
+from pillsnap.training.oom import oom_recovery_state_machine
 from pillsnap.training.optim import build_optimizer, build_scheduler
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "evaluate_classification_metrics",
     "evaluate_detection_metrics",
     "main",
+    "oom_recovery_state_machine",
     "predict_pipeline",
     "train_classification_stage",
     "train_detection_stage",

@@ -76,11 +76,24 @@ def exit_code_of(action: Callable[[], object]) -> int:
     except MemoryError as error:
         return _out_of_memory(console, error)
     except RuntimeError as error:
-        # Matched by name, so that a command which never needs torch does not import it to catch its errors.
-        if type(error).__name__ != "OutOfMemoryError":
+        if not _is_out_of_memory(error):
             raise
         return _out_of_memory(console, error)
+    except OSError as error:
+        # Where nothing more precise was said: a full disk, a folder that vanished.
+        console.print(f"[bold red]{type(error).__name__}:[/] ", end="")
+        console.print(f"{error}. Check the free space and the permissions of that place.", markup=False)
+        return 1
     return result if isinstance(result, int) else 0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # Only torch raises such errors, so a command that never needed it does not import it now.
+    if "torch" not in sys.modules:
+        return False
+    from pillsnap.memory import is_out_of_memory
+
+    return is_out_of_memory(error, is_memory_scarce=False)
 
 
 def _out_of_memory(console: Console, error: BaseException) -> int:

@@ -39,7 +39,8 @@ def main(args: Sequence[str] | DictConfig | None = None) -> int:
         args: The words of the command line, or a configuration that is already loaded; None takes the process's words.
 
     Returns:
-        The exit code: 0 done, 2 configuration, 3 data, 4 out of memory, 130 interrupted, 1 anything else.
+        The exit code: 0 done, 2 configuration, 3 data, 4 out of memory, 5 time limit without success,
+        130 interrupted, 1 anything else.
     """
     if isinstance(args, DictConfig):
         return exit_code_of(lambda: run_and_show(args))

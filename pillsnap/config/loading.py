@@ -8,20 +8,18 @@ in one `ConfigError`, each with its place, its key, what was got and what is wan
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from pillsnap.atomicfile import atomic_path
 from pillsnap.config.checking import check_values, find_missing, merge_settings, resolve_references
 from pillsnap.config.contradictions import find_contradictions, settle_channels_last
 from pillsnap.config.keys import KEYS
 from pillsnap.config.layers import read_layers
 from pillsnap.config.problems import Problem, report
-from pillsnap.errors import ConfigError
 
 # The common `train.*` keys that a task's own section can replace.
 OVERRIDABLE = ("batch_size", "lr", "weight_decay", "scheduler", "warmup_steps", "grad_accum_steps", "grad_clip")
@@ -83,16 +81,10 @@ def save_config(cfg: DictConfig, path: Path) -> None:
     The file appears whole or not at all.
 
     Raises:
-        ConfigError: The file cannot be written.
+        PillError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
-        temporary.replace(path)
-    except OSError as err:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise ConfigError(f"cannot write the configuration to {path}: {err.strerror}; choose another folder") from err
 
 
 def _freeze(plain: dict[str, Any]) -> DictConfig:

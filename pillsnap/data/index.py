@@ -18,7 +18,7 @@ from pathlib import Path
 from pillsnap.data import aihub576, folders, yolo
 from pillsnap.data.records import Problem, Records, Scan
 from pillsnap.data.tree import DEMO_HINT, DataTree, FileEntry, require_folder
-from pillsnap.errors import ConfigError, DataError
+from pillsnap.errors import ConfigError, DataError, PillError
 
 logger = logging.getLogger("pillsnap")
 
@@ -169,5 +169,5 @@ def _save_cache(path: Path, fingerprint: str, scan: Scan) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scan.records.write(path, metadata)
-    except OSError as error:
+    except (OSError, PillError) as error:
         logger.warning("the label cache %s cannot be written (%s); the next start reads all labels again", path, error)

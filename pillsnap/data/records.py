@@ -7,7 +7,6 @@ loader's worker processes nothing: the memory is shared after a fork and memory-
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pillsnap.atomicfile import atomic_path
 from pillsnap.boxes import FloatArray
 
 SINGLE = "single"
@@ -122,12 +122,18 @@ class Records:
         return Records(self.table.take(pa.array(indices, pa.int64())))
 
     def write(self, path: Path, metadata: dict[str, str] | None = None) -> None:
-        """Write an Arrow IPC file atomically; `metadata` travels in its schema."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        """Write an Arrow IPC file atomically; `metadata` travels in its schema.
+
+        Raises:
+            PillError: It cannot be written.
+        """
         table = self.table.replace_schema_metadata(metadata or {})
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        with (
+            atomic_path(path) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema) as writer,
+        ):
             writer.write_table(table)
-        temporary.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> tuple[Records, dict[str, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pillsnap.atomicfile import zip_damage
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.errors import CheckpointError, DataError
@@ -46,6 +47,8 @@ def read_checkpoint(path: Path, task: str) -> Checkpoint:
             "or name the folder of another experiment."
         )
     try:
+        if damage := zip_damage(path):
+            raise ValueError(damage)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(

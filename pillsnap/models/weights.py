@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from pillsnap.atomicfile import zip_damage
 from pillsnap.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,8 @@ def _require_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
 
 
 def _torch_load(path: Path) -> Any:
+    if zipfile.is_zipfile(path) and (damage := zip_damage(path)):
+        raise ValueError(damage)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

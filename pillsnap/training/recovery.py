@@ -83,6 +83,8 @@ class Recovery:
         self.cut = cut
         self.largest = cut
         """What regrowing does not go beyond: the configured cut, or the one auto batch chose."""
+        self.is_restored = False
+        """The cut comes from a checkpoint."""
         self.retries = 0
         """Failures in a row."""
         self.total = 0
@@ -191,6 +193,7 @@ class Recovery:
         self._clean_steps, self._grown_to = state["clean_steps"], state["grown_to"]
         if self._regrow_wait and state["regrow_wait"]:
             self._regrow_wait = state["regrow_wait"]
+        self.is_restored = True
         return True
 
     def _pause(self, failed_at: float) -> None:

@@ -26,6 +26,7 @@ from pillsnap.evaluation.metrics_file import dump_metrics_json
 from pillsnap.evaluation.plot_history import plot_history
 from pillsnap.evaluation.report import write_report
 from pillsnap.memory import DeviceMemory
+from pillsnap.training.auto_batch import tune_batch_sizes
 from pillsnap.training.build import build_classifier, build_detector, build_tasks
 from pillsnap.training.context import RunContext
 from pillsnap.training.experiment import Experiment, checkpoint_extras
@@ -183,6 +184,7 @@ class Run:
         self.data.is_test_open = self.data.is_test_open and all(task.is_finished for task in self.tasks)
         self.experiment.write_inputs(self.cfg, self.data.class_map)
         self._link_detection_data(loaders)
+        tune_batch_sizes(self.tasks, context, skip=[task.name for task in self.tasks if task.recovery.is_restored])
 
     def _models(self) -> tuple[dict[str, nn.Module], ClassifierInput | None]:
         models: dict[str, nn.Module] = {}

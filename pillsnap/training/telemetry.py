@@ -33,6 +33,18 @@ class _CurrentStream(logging.StreamHandler[TextIO]):
         return stream
 
 
+class _LogFile(logging.FileHandler):
+    """The run's log; when it cannot be written (disk full) this is said once, and the run goes on without."""
+
+    _has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
+        if not self._has_failed:
+            self._has_failed = True
+            reason = sys.exc_info()[1]
+            sys.stderr.write(f"the log file {self.baseFilename} cannot be written ({reason}); lines are lost there\n")
+
+
 class _BelowWarning(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno < logging.WARNING
@@ -56,7 +68,7 @@ def build_logger(exp_dir: str | Path, name: str = "pillsnap") -> logging.Logger:
     out, err = _CurrentStream("stdout"), _CurrentStream("stderr")
     out.addFilter(_BelowWarning())
     err.setLevel(logging.WARNING)
-    for handler in (out, err, logging.FileHandler(log_dir / "pillsnap.log", encoding="utf-8")):
+    for handler in (out, err, _LogFile(log_dir / "pillsnap.log", encoding="utf-8")):
         is_file = isinstance(handler, logging.FileHandler)
         handler.setFormatter(logging.Formatter(LOG_FORMAT if is_file else "%(message)s"))
         logger.addHandler(handler)
@@ -77,12 +89,23 @@ class TBWriter:
                 "Install it to see curves while training; the report page has them either way."
             )
             return
-        self._writer = SummaryWriter(str(Path(exp_dir) / "tb"))
+        with self._giving_up_on_errors():
+            self._writer = SummaryWriter(str(Path(exp_dir) / "tb"))
+
+    @contextmanager
+    def _giving_up_on_errors(self) -> Iterator[None]:
+        """Go on without events when they cannot be written (disk full): no curve is worth a run."""
+        try:
+            yield
+        except OSError as error:
+            logging.getLogger("pillsnap").warning("TensorBoard events cannot be written (%s): none from here on", error)
+            self._writer = None
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         """Record one figure."""
         if self._writer is not None:
-            self._writer.add_scalar(tag, value, step)
+            with self._giving_up_on_errors():
+                self._writer.add_scalar(tag, value, step)
 
     def add_scalars(self, values: dict[str, float], step: int, prefix: str = "") -> None:
         """Record several figures of one step, each tag led by `prefix`."""
@@ -92,12 +115,14 @@ class TBWriter:
     def flush(self) -> None:
         """Write what is buffered."""
         if self._writer is not None:
-            self._writer.flush()
+            with self._giving_up_on_errors():
+                self._writer.flush()
 
     def close(self) -> None:
         """Write what is buffered and end the session."""
         if self._writer is not None:
-            self._writer.close()
+            with self._giving_up_on_errors():
+                self._writer.close()
 
     def __enter__(self) -> TBWriter:
         """Return the session."""

@@ -2,6 +2,7 @@
 
 from pillsnap.config.loading import load_config
 from pillsnap.jsonfile import read_json, save_json
+from pillsnap.training.batch_size import auto_find_batch_size
 from pillsnap.training.checkpoint import load_ckpt, save_ckpt
 from pillsnap.training.compilation import try_torch_compile
 from pillsnap.training.experiment import ensure_dir, get_git_sha
@@ -12,6 +13,7 @@ from pillsnap.training.telemetry import StepTimer, TBWriter, build_logger
 __all__ = [
     "StepTimer",
     "TBWriter",
+    "auto_find_batch_size",
     "build_logger",
     "cuda_mem_mb",
     "enable_tf32",

@@ -186,6 +186,18 @@ def test_a_cut_that_does_not_fit_is_passed_over_and_the_next_is_used(
     assert "not measured on a CPU" in heard.text
 
 
+@pytest.mark.req("BAT-2")
+def test_where_memory_can_be_measured_it_is_told_per_candidate_and_for_the_step_chosen(
+    build: Build, heard: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "peak_bytes", lambda device: 2_500_000_000)  # what a GPU's allocator would say
+    bench = build("train.oom.max_grad_accum=1")
+    found = tune_batch_sizes(bench.tasks, bench.context)
+    assert found["detection"].step_bytes == 2_500_000_000
+    assert "[train/detection] auto batch: 4 x 1: 4.0 images/s, peak memory 2.50 GB" in heard.text
+    assert "with activations and workspace, a step of 4 x 1 takes 2.500 GB" in heard.text
+
+
 @pytest.mark.req("BAT-3")
 def test_every_slice_carries_the_boxes_of_four_of_the_densest_photographs(build: Build) -> None:
     bench = build()

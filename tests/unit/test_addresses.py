@@ -30,6 +30,7 @@ NAMES: dict[str, dict[str, list[str]]] = {
         "enable_tf32": ["flag"],
         "try_torch_compile": ["model", "mode"],
         "cuda_mem_mb": [],
+        "auto_find_batch_size": ["fn_train_step", "init_bs", "min_bs", "max_bs", "amp_force_fp16"],
         "save_ckpt": ["path", "obj"],
         "load_ckpt": ["path"],
     },
@@ -61,6 +62,7 @@ NAMES: dict[str, dict[str, list[str]]] = {
         "evaluate_classification_metrics": ["y_true", "y_pred", "y_prob", "topk"],
         "evaluate_detection_metrics": ["predictions", "targets"],
         "predict_pipeline": ["image", "mode", "conf_threshold"],
+        "oom_recovery_state_machine": ["retries", "current_state", "cfg"],
         "early_stopping": ["state", "metric_name", "mode", "patience", "min_delta"],
     },
     "src.evaluate": {

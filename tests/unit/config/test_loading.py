@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ReadonlyConfigError
 
 from pillsnap.config.loading import config_snapshot, for_task, load_config, save_config
-from pillsnap.errors import ConfigError
+from pillsnap.errors import ConfigError, PillError
 from tests.unit.config.builders import ROOT_CONFIG, report_of, write_child
 
 pytestmark = pytest.mark.req("UTL-1")
@@ -154,7 +154,7 @@ def test_a_saved_configuration_is_whole_and_loads_to_the_same_values(tmp_path: P
 
 def test_saving_where_nothing_can_be_written_says_so(tmp_path: Path) -> None:
     cfg = load_config(ROOT_CONFIG)
-    with pytest.raises(ConfigError, match=r"cannot write the configuration to .*No such file or directory"):
+    with pytest.raises(PillError, match=r"config\.yaml cannot be written: No such file or directory"):
         save_config(cfg, tmp_path / "absent" / "config.yaml")
 
 

@@ -97,3 +97,15 @@ def test_weights_of_another_class_count_are_refused() -> None:
     other = build_classification_model(BACKBONE, 9, channels_last=False, pretrained=False)
     with pytest.raises(CheckpointError, match=f"do not fit the {BACKBONE} with 3 classes .*size mismatch"):
         load_classifier(classifier_checkpoint(model_state=other.state_dict()), PATH, CPU)
+
+
+@pytest.mark.req("CKP-3")
+def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "best.pt"
+    path.parent.mkdir()
+    torch.save({"task": "classification", "model_state": {"weight": torch.ones(64)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(64).numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a readable checkpoint: the checksum of its part .* differs"):
+        read_checkpoint(path, "classification")

@@ -98,3 +98,14 @@ def test_a_missing_batch_counter_is_tolerated() -> None:
     target = nn.BatchNorm2d(2)
     load_fitting(target, {**state, "bias": torch.full((2,), 5.0)}, (), "old.pth")
     assert target.bias.tolist() == [5.0, 5.0]
+
+
+@pytest.mark.req("CKP-3")
+def test_a_flipped_bit_in_a_weights_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.ones(64)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(64).numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be read: the checksum of its part .* differs"):
+        read_state_dict(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import re
 import time
@@ -121,3 +123,40 @@ def test_a_loss_that_is_not_finite_stops_with_all_that_is_known(tmp_path: Path, 
     _record(log, 1, 0.5)
     with pytest.raises(NonFiniteLossError, match=r"step 2 \(epoch 1\) is (nan|inf).*Samples: \[2, 102\].*here.pt"):
         _record(log, 2, loss)
+
+
+@pytest.mark.req("UTL-5")
+def test_events_that_cannot_be_written_are_given_up_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pillsnap"), "propagate", True)
+
+    class FullDisk:
+        def add_scalar(self, *args: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with TBWriter(tmp_path) as tb:
+        tb._writer = FullDisk()  # type: ignore[assignment]
+        tb.add_scalar("train/loss", 1.0, 1)
+        tb.add_scalar("train/loss", 1.0, 2)
+    assert caplog.text.count("TensorBoard events cannot be written") == 1
+    assert "No space left" in caplog.text
+
+
+class _FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.req("UTL-3")
+def test_a_log_file_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = build_logger(tmp_path)
+    handler = next(each for each in logger.handlers if isinstance(each, logging.FileHandler))
+    before = handler.setStream(_FullDisk())  # type: ignore[arg-type]
+    logger.info("one")
+    logger.info("two")
+    handler.setStream(before)  # type: ignore[arg-type]
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == ["one", "two"]
+    assert shown.err.count("cannot be written") == 1
+    assert "Traceback" not in shown.err
