@@ -22,6 +22,7 @@ from pillsnap.errors import InterruptedRunError, OutOfMemoryFloorError
 from pillsnap.memory import DeviceMemory
 from pillsnap.training import auto_batch, probe
 from pillsnap.training.auto_batch import possible_cuts, tune_batch_sizes
+from pillsnap.training.batch_size import SEARCH_LIMIT_S
 from pillsnap.training.loop import train_step
 from pillsnap.training.oom import oom_recovery_state_machine
 from pillsnap.training.recovery import Cut
@@ -457,6 +458,23 @@ def test_a_real_limit_of_memory_is_found_with_both_models(data_root: Path, tmp_p
     assert "DefaultCPUAllocator: can't allocate memory" in result["tried"]["classification"][0][2]
     assert all(tried[name][size] for name, (size, _) in result["found"].items())
     assert result["changed"] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.req("BAT-1", "BAT-2", "BAT-3")
+def test_on_a_gpu_the_search_measures_memory_and_leaves_every_bit_alone(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real limit and the real clock
+    bench = build_tiny_tasks(tiny_config(tmp_path / "exp", data_root), device=torch.device("cuda"))
+    before = fingerprint(bench.tasks)
+    found = tune_batch_sizes(bench.tasks, bench.context)
+    assert _changed(before, fingerprint(bench.tasks)) == []
+    for one in found.values():
+        assert one.seconds < SEARCH_LIMIT_S
+        assert one.step_bytes is not None
+        assert one.step_bytes > 0
 
 
 @pytest.mark.parametrize(

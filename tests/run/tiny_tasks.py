@@ -52,18 +52,18 @@ class TinyTasks:
         return self.tasks[1]
 
 
-def build_tiny_tasks(cfg: DictConfig, limit_gb: float | None = None) -> TinyTasks:
+def build_tiny_tasks(cfg: DictConfig, limit_gb: float | None = None, device: torch.device = CPU) -> TinyTasks:
     """Build the tasks as a run does; the limit counts from here, the libraries that building loads left out."""
     set_seed(cfg.train.seed, deterministic=False)
     data = load_data(cfg)
     classifier, spec = build_classifier(cfg, len(data.class_map))
     models = {"classification": classifier, "detection": build_detector(cfg)}
-    memory = DeviceMemory(CPU, limit_gb)
+    memory = DeviceMemory(device, limit_gb)
     tb, decisions = Scalars(), list[tuple[Any, ...]]()
     context = RunContext(
         logging.getLogger("pillsnap"), tb, StopRequest(), "none", memory, lambda *words: decisions.append(words)
     )
-    return TinyTasks(build_tasks(cfg, models, build_loaders(data, cfg, spec), context, CPU), context, tb, decisions)
+    return TinyTasks(build_tasks(cfg, models, build_loaders(data, cfg, spec), context, device), context, tb, decisions)
 
 
 def fingerprint(tasks: list[Task]) -> dict[str, str]:
