@@ -21,7 +21,7 @@ from pillsnap.data.batches import DetectionBatch
 from pillsnap.errors import InterruptedRunError, OutOfMemoryFloorError
 from pillsnap.memory import DeviceMemory
 from pillsnap.training import auto_batch, probe
-from pillsnap.training.auto_batch import possible_cuts, tune_batch_sizes
+from pillsnap.training.auto_batch import tune_batch_sizes
 from pillsnap.training.batch_size import SEARCH_LIMIT_S
 from pillsnap.training.loop import train_step
 from pillsnap.training.oom import oom_recovery_state_machine
@@ -475,27 +475,3 @@ def test_on_a_gpu_the_search_measures_memory_and_leaves_every_bit_alone(
         assert one.seconds < SEARCH_LIMIT_S
         assert one.step_bytes is not None
         assert one.step_bytes > 0
-
-
-@pytest.mark.parametrize(
-    ("cut", "bounds", "expected"),
-    [
-        (Cut(64, 1), (64, 1, 8), [8, 16, 32, 64]),
-        (Cut(64, 1), (16, 1, 8), [8, 16]),
-        (Cut(64, 1), (64, 16, 8), [16, 32, 64]),
-        (Cut(16, 4), (64, 1, 8), [8, 16, 32, 64]),
-        (Cut(12, 1), (64, 1, 8), [2, 3, 4, 6, 12]),
-        (Cut(12, 1), (5, 1, 8), [2, 3, 4]),
-        (Cut(512, 1), (16, 1, 8), [16]),
-        (Cut(17, 1), (16, 1, 8), [1]),
-        (Cut(1, 1), (64, 4, 8), [1]),
-    ],
-)
-@pytest.mark.req("BAT-1")
-def test_the_cuts_to_try_divide_the_step_within_the_bounds(
-    cut: Cut, bounds: tuple[int, int, int], expected: list[int]
-) -> None:
-    largest, smallest, max_grad_accum = bounds
-    cuts = possible_cuts(cut, largest=largest, smallest=smallest, max_grad_accum=max_grad_accum)
-    assert [one.batch_size for one in cuts] == expected
-    assert {one.step_size for one in cuts} == {cut.step_size}
