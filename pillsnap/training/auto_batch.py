@@ -21,7 +21,7 @@ from pillsnap.training.byte_budget import ByteBudget
 from pillsnap.training.context import RunContext
 from pillsnap.training.oom import oom_recovery_state_machine
 from pillsnap.training.probe import StepProbe, make_resident
-from pillsnap.training.recovery import Cut
+from pillsnap.training.recovery import Cut, next_cut, policy_state
 from pillsnap.training.schedule import TaskName
 from pillsnap.training.snapshot import left_as_found
 from pillsnap.training.task import Task
@@ -160,13 +160,8 @@ class _CutSearch:
             OutOfMemoryFloorError: There is nothing.
         """
         parts, cut = self._task.parts, cuts[0]
-        state = {
-            "batch_size": cut.batch_size,
-            "grad_accum": cut.grad_accum,
-            "did_amp_escalate": cut.is_fp16,
-            "is_16bit": parts.precision.is_amp or parts.precision.device.type != "cuda",
-        }
-        decision = oom_recovery_state_machine(0, state, self._task.cfg)
+        is_16bit = parts.precision.is_amp or parts.precision.device.type != "cuda"
+        decision = oom_recovery_state_machine(0, policy_state(cut, is_16bit=is_16bit), self._task.cfg)
         action = str(decision["action"])
         if "next_state" not in decision:
             raise self._floor_error(
@@ -176,9 +171,7 @@ class _CutSearch:
             parts.precision = replace(parts.precision, is_amp=True, dtype=torch.float16)
             parts.scaler = parts.precision.build_scaler()
             return action, [replace(each, is_fp16=True) for each in cuts]
-        scales = {"lr_scale": cut.lr_scale * decision.get("lr_scale", 1.0)}
-        scales["wd_scale"] = cut.wd_scale * decision.get("wd_scale", 1.0)
-        return action, [Cut(decision["batch_size"], decision["grad_accum"], cut.is_fp16, **scales)]
+        return action, [next_cut(cut, decision)]
 
     def _floor_error(self, why: str) -> OutOfMemoryFloorError:
         last = self._tried[-1]

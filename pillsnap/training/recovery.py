@@ -49,6 +49,28 @@ class Cut:
         return f"{self.batch_size} x {self.grad_accum}{' fp16' if self.is_fp16 else ''}"
 
 
+def policy_state(cut: Cut, *, is_16bit: bool) -> dict[str, Any]:
+    """Return a cut as `oom_recovery_state_machine` wants it; `is_16bit` where float16 would free nothing."""
+    return {
+        "batch_size": cut.batch_size,
+        "grad_accum": cut.grad_accum,
+        "did_amp_escalate": cut.is_fp16,
+        "is_16bit": is_16bit,
+    }
+
+
+def next_cut(cut: Cut, decision: dict[str, Any]) -> Cut:
+    """Return the cut a decision with a `next_state` leads to."""
+    state = decision["next_state"]
+    return Cut(
+        state["batch_size"],
+        state["grad_accum"],
+        state["did_amp_escalate"],
+        cut.lr_scale * decision.get("lr_scale", 1.0),
+        cut.wd_scale * decision.get("wd_scale", 1.0),
+    )
+
+
 class Recovery:
     """Keeps the cut of one task and changes it after failures."""
 
@@ -110,7 +132,7 @@ class Recovery:
         """
         failed_at = time.monotonic()
         free_memory()
-        decision = oom_recovery_state_machine(self.retries, self._state(), self._cfg)
+        decision = oom_recovery_state_machine(self.retries, policy_state(self.cut, is_16bit=self._is_16bit), self._cfg)
         self.retries += 1
         self.total += 1
         self._tb.add_scalar(f"{self._prefix}oom/retries", self.retries, step)
@@ -119,7 +141,7 @@ class Recovery:
         if self.cut.batch_size == self._grown_to and self._clean_steps < self._regrow_wait:
             self._regrow_wait *= 2  # memory was not ample for as long as it took to try
         self._clean_steps = 0
-        before, self.cut = self.cut, self._next_cut(decision)
+        before, self.cut = self.cut, next_cut(self.cut, decision)
         oom = self._cfg.train.oom
         self._logger.warning(
             f"[{self._label}] step {step} ran out of memory ({failure}). {decision['action']}, attempt {self.retries} "
@@ -209,24 +231,6 @@ class Recovery:
         self._grown_to = self.cut.batch_size
         self._logger.info(f"[{self._label}] {self._regrow_wait} clean steps: micro-batches {before} -> {self.cut}")
         self._decide(f"{self._label}: cut", before, self.cut, f"{self._regrow_wait} clean steps before step {step + 1}")
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "batch_size": self.cut.batch_size,
-            "grad_accum": self.cut.grad_accum,
-            "did_amp_escalate": self.cut.is_fp16,
-            "is_16bit": self._is_16bit,
-        }
-
-    def _next_cut(self, decision: dict[str, Any]) -> Cut:
-        state = decision["next_state"]
-        return Cut(
-            state["batch_size"],
-            state["grad_accum"],
-            state["did_amp_escalate"],
-            self.cut.lr_scale * decision.get("lr_scale", 1.0),
-            self.cut.wd_scale * decision.get("wd_scale", 1.0),
-        )
 
     def _floor_error(self, failure: str, step: int, decision: dict[str, Any]) -> OutOfMemoryFloorError:
         oom = self._cfg.train.oom

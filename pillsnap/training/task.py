@@ -200,8 +200,9 @@ class Task(ABC):
         return True
 
     def use_cut(self, cut: Cut) -> None:
-        """Train with `cut` from here on; it was found to fit."""
+        """Train with `cut` and evaluate as many samples at once from here on; both were found to fit."""
         self.recovery.use(cut)
+        self.val_cut.size = cut.batch_size
         self._apply_cut()
         self._batches = None
 
