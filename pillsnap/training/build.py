@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -16,6 +15,7 @@ from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.twostage import class_counts
 from pillsnap.models.classifier_efficientnetv2_s import build_classification_model, classifier_input
 from pillsnap.models.detector_yolo11m import build_criterion_detection, build_yolo_model
+from pillsnap.training.average import WeightAverage
 from pillsnap.training.classification import ClassificationTask, classification_parts
 from pillsnap.training.compilation import try_torch_compile
 from pillsnap.training.context import RunContext
@@ -149,12 +149,11 @@ def _shared_identity(cfg: DictConfig, loaders: TwoStageLoaders) -> dict[str, Any
 
 def _optimized(
     cfg: DictConfig, model: nn.Module, steps_per_epoch: int
-) -> tuple[torch.optim.Optimizer, LRScheduler, ModelEmaV3 | None]:
+) -> tuple[torch.optim.Optimizer, LRScheduler, WeightAverage | None]:
     optimizer = build_optimizer(cfg, model.parameters())
     scheduler = build_scheduler(cfg, optimizer, steps_per_epoch)
     ema = None
     if cfg.train.ema.enabled:
-        # The decay rises from 0: a fixed 0.9998 would remember the random start for thousands of steps.
-        ema = ModelEmaV3(model, decay=cfg.train.ema.decay, use_warmup=True, warmup_power=2 / 3)
+        ema = WeightAverage(model, cfg.train.ema.decay)
     try_torch_compile(model, cfg.optimization.torch_compile)
     return optimizer, scheduler, ema

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
 from pillsnap.training.interrupt import StopRequest
 from pillsnap.training.schedule import next_task
 from pillsnap.training.task import Task, ValidationResult
+
+
+@contextmanager
+def left_out_of_garbage_collection() -> Iterator[None]:
+    """Spare the collector what exists already, while the block runs.
+
+    Half a million objects of libraries and models, none of them garbage, cost a pause of 0.3 s every few dozen steps.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from pillsnap.training.build import build_classifier, build_detector, build_task
 from pillsnap.training.context import RunContext
 from pillsnap.training.experiment import Experiment, checkpoint_extras
 from pillsnap.training.interrupt import StopRequest, stop_on_signals
-from pillsnap.training.loop import LoopState, Turns, train
+from pillsnap.training.loop import LoopState, Turns, left_out_of_garbage_collection, train
 from pillsnap.training.precision import select_device
 from pillsnap.training.progress import run_progress
 from pillsnap.training.reproducibility import set_rng_state, set_seed
@@ -123,7 +123,7 @@ class Run:
         turns = Turns(options.strategy, options.interleave_ratio, limit_s(current_stage(self.cfg)))
         watchdog = StallWatchdog(options.stall_minutes, self.experiment.dir / LOG_FILE)
         stop.on_check = watchdog.beat
-        with run_progress(self.tasks) as progress, watchdog:
+        with run_progress(self.tasks) as progress, watchdog, left_out_of_garbage_collection():
 
             def after_step(task: Task) -> None:
                 progress.update(task)

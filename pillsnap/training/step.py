@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from pillsnap.data.batches import Batch
+from pillsnap.training.average import WeightAverage
 from pillsnap.training.precision import Precision
 from pillsnap.training.reproducibility import seed_step
 
@@ -36,7 +36,7 @@ class TrainingParts:
     """Mean loss of a slice, a scalar on the device, computed in the forward pass."""
     weight: Callable[[Any], float]
     """What a slice counts for in its step; the mean loss of a slice times its weight adds up over slices."""
-    ema: ModelEmaV3 | None = None
+    ema: WeightAverage | None = None
 
 
 class Remembered:
@@ -93,7 +93,7 @@ def update_transaction(parts: TrainingParts) -> Iterator[None]:
     tensors = [parameter for group in parts.optimizer.param_groups for parameter in group["params"]]
     tensors += [value for values in state.values() for value in values.values() if isinstance(value, torch.Tensor)]
     if parts.ema is not None:
-        tensors += [value for value in parts.ema.module.state_dict().values() if value.numel()]
+        tensors += parts.ema.tensors
     before = Remembered(tensors)
     is_done = False
     try:
@@ -130,7 +130,8 @@ def optimizer_step(
     Returns:
         The mean loss over the G samples, a detached scalar on the device (reading it waits for the device).
     """
-    parts.model.train()
+    if not parts.model.training:  # walking through all modules in every step takes its time
+        parts.model.train()
     with transaction(parts):
         seed_step(*seeds)
         loss = _accumulate(parts, batch, micro_batch)

@@ -6,10 +6,10 @@ import copy
 
 import pytest
 import torch
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from pillsnap.data.batches import ClassificationBatch
+from pillsnap.training.average import WeightAverage
 from pillsnap.training.precision import Precision
 from pillsnap.training.step import TrainingParts, optimizer_step
 
@@ -164,7 +164,7 @@ def _adamw_parts(kind: type[torch.optim.AdamW]) -> TrainingParts:
     model = _model(with_batchnorm=True)
     parts = _parts(model)
     parts.optimizer = kind(model.parameters(), lr=0.1)
-    parts.ema = ModelEmaV3(model, decay=0.9)
+    parts.ema = WeightAverage(model, 0.9)
     return parts
 
 
