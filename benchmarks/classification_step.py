@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -137,6 +138,8 @@ def measure(
         unprotected = SteppedTask(bare_task, stopwatch, has_snapshots=False)
         data = _batches(settings, pin=device.type == "cuda")
         keeper = RoundKeeper(plan, on_round)
+        gc.collect()
+        gc.freeze()  # as a run does before its first step; `step.py` undoes it
         step = 0
         while not keeper.is_done:
             batches = [data[(step + index) % len(data)] for index in range(plan.turn_steps)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -65,6 +66,8 @@ class _Contest:
             loader = ready_loader(self._cfg, DETECTION, self._plan.total_steps + 1)
             task = build_task(self._cfg, DETECTION, model, self._context, train_loader=loader, device=self._device)
             self._tasks[name] = SteppedTask(task, self._stopwatch, has_snapshots=has_snapshots)
+        gc.collect()
+        gc.freeze()  # as a run does before its first step; `step.py` undoes it
 
     def after_batch(self, seconds: float, batch: DetectionBatch, loss: float) -> None:
         """Note the trainer's time; after its turn, take ours."""

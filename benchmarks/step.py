@@ -22,15 +22,16 @@ Both have the same weights, batches, AdamW rates and decay, clipping and, on a G
 step on both sides. On a GPU models and sizes are the production ones. On a CPU steps have as many samples, but models
 and pictures are smaller (under 1 s a step): what a step costs beside its arithmetic then weighs more than on a GPU.
 
-A full garbage collection comes once in many steps and so in few rounds: `ratio_total` in the file, the ratio over all
-rounds together, has it in. The cost of the snapshots is the time of a step against the same step with its transactions
-switched off, in turns as well. The first turn's losses are in the file: equal ones show that both do the same work.
+What exists when the steps begin is left out of garbage collection, for both sides, as a run does it. The cost of the
+snapshots is the time of a step against the same step with its transactions switched off, in turns as well. The first
+turn's losses are in the file: equal ones show that both do the same work.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -89,7 +90,7 @@ def _parse(words: Sequence[str], device: torch.device) -> argparse.Namespace:
     add("--json", type=Path, help="file for every figure, setting and round")
     add("--only", choices=sorted(TARGETS), help="measure one of the two")
     add("--rounds", type=_positive, default=5, help="rounds that count, after one that does not")
-    add("--steps", type=_positive, default=10, help="steps of each contender a round")
+    add("--steps", type=_positive, default=5, help="steps of each contender a round")
     # Several threads wait for each other in every operation: another program on one of their cores slows all of them,
     # tenfold at times, and the ratio then tells of that program.
     add("--threads", type=_positive, default=1, help="threads of PyTorch on the CPU")
@@ -100,7 +101,7 @@ def _parse(words: Sequence[str], device: torch.device) -> argparse.Namespace:
     add("--micro-batch", type=_positive, help="classifier's samples a slice; the whole step when left out")
     add("--num-classes", type=_positive, default=5000 if is_gpu else 1000, help="classifier's outputs")
     add("--detection-model", choices="nsmlx", default="m" if is_gpu else "n", help="size of YOLO11")
-    add("--detection-image-size", type=_positive, default=640 if is_gpu else 256, help="detector's input, pixels")
+    add("--detection-image-size", type=_positive, default=640 if is_gpu else 480, help="detector's input, pixels")
     add("--detection-batch-size", type=_positive, default=16, help="detector's photographs a step")
     options = parser.parse_args(words)
     options.micro_batch = options.micro_batch or options.batch_size
@@ -156,7 +157,10 @@ def _run(name: str, measure: Measure, options: argparse.Namespace, device: torch
         Path(folder, "stdout.txt").open("w", encoding="utf-8") as log,
         contextlib.redirect_stdout(log),  # the lines of a run's log
     ):
-        return measure(plan, device, Stopwatch(device, options.clock), Path(folder), on_round)
+        try:
+            return measure(plan, device, Stopwatch(device, options.clock), Path(folder), on_round)
+        finally:
+            gc.unfreeze()
 
 
 def _table(results: dict[str, dict[str, Any]]) -> str:

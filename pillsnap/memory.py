@@ -210,7 +210,10 @@ class DeviceMemory:
 
     def is_exhausted_by(self, error: BaseException) -> bool:
         """Tell whether `error` means that this memory ran out; ask inside the `except` block, while it is full."""
-        return is_out_of_memory(error, is_memory_scarce=self.used_share() >= SCARCE_SHARE)
+        if is_out_of_memory(error, is_memory_scarce=False):
+            return True
+        # Asked only for errors that turn on it: after a fault of the GPU the question itself would raise another error.
+        return is_out_of_memory(error, is_memory_scarce=True) and self.used_share() >= SCARCE_SHARE
 
 
 def lift_address_space_limit() -> None:

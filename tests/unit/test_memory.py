@@ -161,6 +161,18 @@ def test_a_share_of_the_limit_can_be_enforced_and_what_is_freed_can_be_used_agai
             assert len(torch.zeros(int(0.3 * GB), dtype=torch.uint8)) == int(0.3 * GB)
 
 
+@pytest.mark.req("OOM-6")
+def test_how_full_memory_is_is_asked_only_where_it_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = DeviceMemory(CPU)
+    monkeypatch.setattr(DeviceMemory, "used_share", lambda self: 0.95)
+    assert memory.is_exhausted_by(SUSPECTS["internal"])
+    monkeypatch.setattr(DeviceMemory, "used_share", lambda self: 0.5)
+    assert not memory.is_exhausted_by(SUSPECTS["internal"])
+    monkeypatch.delattr(DeviceMemory, "used_share")
+    assert memory.is_exhausted_by(EXHAUSTED["driver"])
+    assert not memory.is_exhausted_by(BUGS["illegal"])
+
+
 def test_a_limit_above_the_cards_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Card:
         total_memory = int(8 * GB)
