@@ -6,6 +6,7 @@ EXIF-rotated file means the same everywhere and a broken one fails in one way.
 
 from __future__ import annotations
 
+import errno
 import struct
 import zlib
 from pathlib import Path
@@ -31,6 +32,8 @@ DECODE_ERRORS = (
     LookupError,
     OverflowError,
 )
+# Too many open files: the process is at fault and not the picture.
+NO_HANDLE_LEFT = (errno.EMFILE, errno.ENFILE)
 EXIF_ORIENTATION_TAG = 0x0112
 EXIF_ORIENTATIONS_ON_THE_SIDE = (5, 6, 7, 8)
 
@@ -49,6 +52,8 @@ def decode_rgb(path: Path) -> RgbImage:
 
     Raises:
         BrokenImageError: The file is empty, truncated, not a picture, or too large to be one.
+        MemoryError: Memory ran out while it was decoded; nothing is known about the file.
+        OSError: Too many files are open; nothing is known about this one.
     """
     try:
         with Image.open(path) as image:
@@ -58,6 +63,7 @@ def decode_rgb(path: Path) -> RgbImage:
     except FileNotFoundError as error:
         raise BrokenImageError(f"{path} does not exist. Run `pillsnap data check` on its data set.") from error
     except DECODE_ERRORS as error:
+        _raise_if_not_of_the_file(path, error)
         raise _broken(path, error) from error
 
 
@@ -66,6 +72,8 @@ def image_size_wh(path: Path) -> tuple[int, int]:
 
     Raises:
         BrokenImageError: The header cannot be read.
+        MemoryError: Memory ran out while it was read; nothing is known about the file.
+        OSError: Too many files are open; nothing is known about this one.
     """
     try:
         with Image.open(path) as image:
@@ -74,6 +82,7 @@ def image_size_wh(path: Path) -> tuple[int, int]:
             has_exif = image.format != "PNG" or "exif" in image.info
             orientation = image.getexif().get(EXIF_ORIENTATION_TAG, 1) if has_exif else 1
     except DECODE_ERRORS as error:
+        _raise_if_not_of_the_file(path, error)
         raise _broken(path, error) from error
     return (height, width) if orientation in EXIF_ORIENTATIONS_ON_THE_SIDE else (width, height)
 
@@ -90,6 +99,17 @@ def _to_rgb(image: Image.Image) -> RgbImage:
         white = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(white, rgba)
     return np.asarray(image.convert("RGB"))
+
+
+def _raise_if_not_of_the_file(path: Path, error: Exception) -> None:
+    """Let errors of the machine through: a sound picture must not be left out because of them (OOM-4)."""
+    if not isinstance(error, OSError):
+        return
+    # The text is that of Pillow's decoders, whose errors have no number.
+    if error.errno == errno.ENOMEM or (error.errno is None and str(error).startswith("out of memory")):
+        raise MemoryError(f"memory ran out while {path} was read ({error})") from error
+    if error.errno in NO_HANDLE_LEFT:
+        raise error
 
 
 def _broken(path: Path, error: Exception) -> BrokenImageError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pillsnap.data.images import decode_rgb, image_size_wh
 from pillsnap.errors import BrokenImageError
@@ -78,3 +81,47 @@ def test_a_truncated_file_is_broken_and_not_half_decoded(tmp_path: Path) -> None
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(BrokenImageError, match="does not exist"):
         decode_rgb(tmp_path / "nowhere.png")
+
+
+def _fail_with(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("pillsnap.data.images.Image.open", fail)
+
+
+@pytest.mark.req("OOM-4")
+@pytest.mark.parametrize("read", [decode_rgb, image_size_wh])
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), id="system"),
+        pytest.param(OSError("out of memory when reading image file"), id="Pillow"),
+    ],
+)
+def test_memory_that_runs_out_is_no_fault_of_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], error: OSError
+) -> None:
+    path = _save(Image.new("RGB", (4, 4)), tmp_path / "sound.png")
+    _fail_with(monkeypatch, error)
+    with pytest.raises(MemoryError, match=r"sound\.png") as caught:
+        read(path)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("read", [decode_rgb, image_size_wh])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files_are_no_fault_of_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], number: int
+) -> None:
+    path = _save(Image.new("RGB", (4, 4)), tmp_path / "sound.png")
+    error = OSError(number, os.strerror(number), str(path))
+    _fail_with(monkeypatch, error)
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        read(path)
+    assert caught.value is error
+
+
+@pytest.mark.req("OOM-4")
+def test_pillows_own_text_for_lack_of_memory_is_the_one_looked_for() -> None:
+    assert str(ImageFile._get_oserror(-9, encoder=False)).startswith("out of memory")
