@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from rich.console import Console
 from pillsnap.errors import PillError
 
 OUT_OF_MEMORY_EXIT_CODE = 4
+# What its user can put right without a traceback: a full, write-protected or forbidden place.
+PLACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 # verb -> (module, the function or typer app in it, what `pillsnap --help` says)
 VERBS = {
@@ -75,20 +78,22 @@ def exit_code_of(action: Callable[[], object]) -> int:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except MemoryError as error:
         return _out_of_memory(console, error)
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        return _out_of_memory(console, error)
-    except OSError as error:
-        # Where nothing more precise was said: a full disk, a folder that vanished.
+    except (RuntimeError, OSError) as error:
+        if _is_out_of_memory(error):
+            return _out_of_memory(console, error)
+        if not isinstance(error, OSError) or error.errno not in PLACE_ERRORS:
+            raise  # a bug, or something nobody thought of: its traceback says where
+        # Where nothing more precise was said.
         console.print(f"[bold red]{type(error).__name__}:[/] ", end="")
         console.print(f"{error}. Check the free space and the permissions of that place.", markup=False)
         return 1
     return result if isinstance(result, int) else 0
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # Only torch raises such errors, so a command that never needed it does not import it now.
+def _is_out_of_memory(error: RuntimeError | OSError) -> bool:
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    # All others come out of torch or what is used with it; a command that never needed it does not import it now.
     if "torch" not in sys.modules:
         return False
     from pillsnap.memory import is_out_of_memory
@@ -97,7 +102,9 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _out_of_memory(console: Console, error: BaseException) -> int:
-    console.print(f"[bold red]out of memory:[/] {str(error).splitlines()[0] if str(error) else 'allocation failed'}")
+    console.print("[bold red]out of memory:[/] ", end="")
+    # torch's texts hold square brackets, which rich would take for its own.
+    console.print(str(error).splitlines()[0] if str(error) else "allocation failed", markup=False)
     console.print(
         "Lower train.batch_size (and raise train.grad_accum_steps by the same factor to keep the recipe), "
         "train.detection.batch_size, model.image_size or dataloader.num_workers, then train.resume=last."
