@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import resource
 import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import timm
 import torch
@@ -114,8 +115,10 @@ class Experiment:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         decision = {"time": now, "what": what, "from": str(before), "to": str(after), "why": why}
         try:
-            with self._decisions_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(decision, ensure_ascii=False) + "\n")
+            with self._decisions_path.open("a+b") as file:
+                # A full disk or a power cut leaves half a line; continuing it would spoil this entry too.
+                begin = "\n" if _ends_inside_a_line(file) else ""
+                file.write(f"{begin}{json.dumps(decision, ensure_ascii=False)}\n".encode())
         except OSError as error:
             logger.warning("%s could not be written (%s): %s", self._decisions_path, error.strerror, decision)
 
@@ -126,15 +129,31 @@ class Experiment:
     def _decisions(self) -> list[dict[str, str]]:
         if not self._decisions_path.exists():
             return []
-        lines = self._decisions_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        # A process killed while it wrote leaves half a line.
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        text = self._decisions_path.read_text(encoding="utf-8", errors="replace")
+        found = (_entry(line) for line in text.split("\n"))  # not splitlines: JSON may hold other line separators
+        return [entry for entry in found if entry is not None]
 
     def write_facts(self, **more: object) -> None:
         """Write `reports/run.json`."""
         self.facts.update(more, decisions=self._decisions())
         self.facts["peak_memory_mb"] = peak_memory_mb()
         save_json(self.dir / "reports" / "run.json", self.facts)
+
+
+def _ends_inside_a_line(file: BinaryIO) -> bool:
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
+
+
+def _entry(line: str) -> dict[str, str] | None:
+    """Return the entry a line holds; None for the half of one that a full disk, a power cut or a kill left."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def checkpoint_extras(config: dict[str, Any], class_map: dict[str, Any]) -> dict[str, Any]:
