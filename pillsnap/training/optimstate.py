@@ -7,17 +7,21 @@ rate has one, and a checkpoint of a CPU goes on on a GPU.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from pillsnap.errors import CheckpointError
 from pillsnap.training.optim import scale_weight_decay
 from pillsnap.training.step import TrainingParts
 
 POSITION = ("last_epoch", "_step_count")
-CONFIGURED = ("weight_decay", "initial_lr", "fused", "foreach", "capturable")
+CONFIGURED = (
+    *("weight_decay", "initial_lr", "fused", "foreach", "capturable"),
+    *("max_lr", "min_lr", "betas", "max_momentum", "base_momentum"),  # OneCycleLR's shape; it moves the first beta too
+)
 
 
 def require_same_identity(task: str, stored: dict[str, Any], mine: dict[str, Any]) -> None:
@@ -73,14 +77,29 @@ def restore_optimization(
         setattr(scheduler, key, state["scheduler_state"][key])
     if position is not None:
         scheduler.last_epoch = position  # type: ignore[assignment]
-    if isinstance(scheduler, LambdaLR):
-        factors = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-        for group, (base, factor) in zip(optimizer.param_groups, factors, strict=True):
-            group["lr"] = base * factor(scheduler.last_epoch) * lr_scale
+    for group, rate in zip(optimizer.param_groups, _rates_at_position(scheduler), strict=True):
+        group["lr"] = rate * lr_scale
     scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
     # A run without float16 has an empty scaler state, which an enabled scaler refuses.
     if state["scaler_state"] and parts.scaler.is_enabled():
         parts.scaler.load_state_dict(state["scaler_state"])
+
+
+def _rates_at_position(scheduler: LRScheduler) -> list[float | torch.Tensor]:
+    """Return the groups' rates where the schedule stands; both schedules have a closed form in their position.
+
+    OneCycleLR sets the first beta of its groups on the way.
+    """
+    position = scheduler.last_epoch
+    try:
+        if isinstance(scheduler, OneCycleLR):  # it has no rates beyond its end, as after train.epochs was lowered
+            scheduler.last_epoch = min(position, scheduler.total_steps - 1)
+        with warnings.catch_warnings():
+            # Asked for outside its own step(), a schedule warns that most callers want the last rate instead.
+            warnings.filterwarnings("ignore", "To get the last learning rate", UserWarning)
+            return scheduler.get_lr()
+    finally:
+        scheduler.last_epoch = position
 
 
 def _place_step_counts(optimizer: torch.optim.Optimizer) -> None:
