@@ -133,8 +133,37 @@ class DetectionCriterion:
         known = self._losses.get(model)
         if known is None or known[0] != device:
             known = (device, _library().v8_detection_loss(model))
+            _let_out_of_memory_through(known[1].assigner)
             self._losses[model] = known
         return known[1]
+
+
+def _let_out_of_memory_through(assigner: Any) -> None:
+    """Keep ultralytics' assigner from answering lack of memory itself.
+
+    Its `forward` goes on image by image without telling anyone, so that a slice which runs out of memory in every step
+    would pass for one that fits, and the recovery of this project would never see it.
+    """
+    with_own_recovery = assigner.forward
+
+    @torch.no_grad()
+    def forward(
+        scores: Tensor,
+        boxes: Tensor,
+        anchors: Tensor,
+        gt_labels: Tensor,
+        gt_boxes: Tensor,
+        gt_mask: Tensor,
+        **extra: Any,
+    ) -> Any:
+        arguments = (scores, boxes, anchors, gt_labels, gt_boxes, gt_mask)
+        if gt_boxes.shape[1] == 0:  # its answer to nothing to assign lies before its recovery
+            return with_own_recovery(*arguments, **extra)
+        # All that its `forward` does before `_forward`, which reads both.
+        assigner.bs, assigner.n_max_boxes = scores.shape[0], gt_boxes.shape[1]
+        return assigner._forward(*arguments, **extra)
+
+    assigner.forward = forward
 
 
 def detection_label(

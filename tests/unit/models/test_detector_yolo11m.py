@@ -135,6 +135,41 @@ def test_the_loss_is_the_librarys_own_divided_by_the_images() -> None:
     assert [items[name].item() for name in ("box", "cls", "dfl")] == pytest.approx((reference / 2).tolist(), rel=1e-6)
 
 
+@pytest.mark.req("OOM-3")
+@pytest.mark.parametrize("targets", [TARGETS, NO_TARGETS], ids=["boxes", "no boxes"])
+def test_loss_and_gradients_are_those_of_the_library_to_the_bit(targets: dict[str, Tensor]) -> None:
+    def gradients_of(loss: Tensor) -> list[Tensor]:
+        used = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return list(torch.autograd.grad(loss, used, allow_unused=True, materialize_grads=True))
+
+    model = tiny_detector()
+    loss, items = build_criterion_detection()(model, model(images()), targets)
+    reference, _ = detector._library().v8_detection_loss(model)(model(images()), dict(targets))
+    reference = reference / 2
+    assert torch.equal(loss, reference.sum())
+    assert torch.equal(torch.stack([items[name] for name in ("box", "cls", "dfl")]), reference.detach())
+    assert all(map(torch.equal, gradients_of(loss), gradients_of(reference.sum())))
+
+
+@pytest.mark.req("OOM-3", "OOM-4")
+def test_memory_that_runs_out_while_boxes_are_assigned_comes_out_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, criterion = tiny_detector(), build_criterion_detection()
+    expected, _ = criterion(model, model(images()), TARGETS)
+    assigner = criterion._loss_of(model).assigner
+    assign, failures = assigner._forward, [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")]
+
+    def assign_after_a_failure(*args: Tensor) -> Any:
+        if failures:
+            raise failures.pop()
+        return assign(*args)
+
+    monkeypatch.setattr(assigner, "_forward", assign_after_a_failure)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        criterion(model, model(images()), TARGETS)
+    again, _ = criterion(model, model(images()), TARGETS)
+    assert torch.equal(again, expected)
+
+
 def test_the_loss_reaches_the_first_layer() -> None:
     model = tiny_detector()
     loss, _ = build_criterion_detection()(model, model(images()), TARGETS)
