@@ -21,13 +21,12 @@ from pillsnap.data.datasets import ClassificationItems, classification_items
 from pillsnap.data.index import lies_in_data, load_index
 from pillsnap.data.records import COMBO, SINGLE, Records
 from pillsnap.data.splits import assign_splits
-from pillsnap.errors import ConfigError, DataError
-from pillsnap.jsonfile import read_json
+from pillsnap.errors import CheckpointError, ConfigError, DataError
+from pillsnap.manifest import read_manifest
 
 logger = logging.getLogger("pillsnap")
 
 FINAL_STAGE = 4
-TRAINING_RECORD = Path("checkpoints/manifest.json")
 
 
 @dataclass
@@ -134,11 +133,15 @@ def require_experiment_apart(cfg: DictConfig) -> None:
 
 def is_training_over(exp_dir: Path, stage: int) -> bool:
     """Tell whether training at stage 4 is over and left a best checkpoint, which opens the test split."""
-    record = exp_dir / TRAINING_RECORD
-    if stage != FINAL_STAGE or not record.exists():
+    if stage != FINAL_STAGE:
         return False
-    best = [exp_dir / "checkpoints" / name for name in ("best.pt", "detection_best.pt")]
-    return bool(read_json(record).get("completed")) and any(path.exists() for path in best)
+    folder = exp_dir / "checkpoints"
+    try:
+        manifest = read_manifest(folder)
+    except CheckpointError:  # whether to go on without it is for those to say who need the checkpoints
+        return False
+    is_completed = manifest is not None and bool(manifest.get("completed"))
+    return is_completed and any((folder / name).exists() for name in ("best.pt", "detection_best.pt"))
 
 
 def class_counts(items: ClassificationItems, num_classes: int) -> NDArray[np.int64]:

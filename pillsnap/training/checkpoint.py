@@ -14,7 +14,6 @@ from the instant its manifest has its name; links and tidying that a kill preven
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -28,7 +27,8 @@ import torch
 
 from pillsnap.atomicfile import atomic_path, remove_leftovers, sync_folder, zip_damage
 from pillsnap.errors import CheckpointError, CheckpointWriteError, PillError
-from pillsnap.jsonfile import read_json, save_json
+from pillsnap.jsonfile import save_json
+from pillsnap.manifest import COPY_NAME, MANIFEST_NAME, is_sealed_as, read_manifest, seal
 from pillsnap.training.schedule import CLASSIFICATION, DETECTION
 
 logger = logging.getLogger("pillsnap")
@@ -106,8 +106,8 @@ class CheckpointStore:
         """Use `exp_dir/checkpoints`; nothing is read or written yet."""
         self.dir = exp_dir / "checkpoints"
         self._moments_dir = self.dir / "moments"
-        self._manifest_path = self.dir / "manifest.json"
-        self._copy_path = self.dir / "manifest.copy.json"
+        self._manifest_path = self.dir / MANIFEST_NAME
+        self._copy_path = self.dir / COPY_NAME
 
     def exists(self) -> bool:
         """Tell whether a checkpoint was ever finished here, be it damaged now."""
@@ -193,20 +193,14 @@ class CheckpointStore:
 
     def _manifest(self) -> dict[str, Any]:
         """Return the newest manifest that is as it was written; one without moments when there is none."""
-        for path in (self._manifest_path, self._copy_path):
-            sealed = _read_sealed(path)
-            if sealed is not None:
-                return {key: value for key, value in sealed.items() if key != "sha256"}
-            if path.exists():
-                logger.warning("%s is damaged: it is not JSON with the SHA-256 that it names", path)
-        return {"moments": [], "completed": False}
+        return read_manifest(self.dir) or {"moments": [], "completed": False}
 
     def _commit(self, manifest: dict[str, Any]) -> None:
         """Make the first of the manifest's moments the one to go on with."""
-        sealed = {**manifest, "sha256": _digest(manifest)}
+        sealed = seal(manifest)
         with _said_as_write_error(self.dir):
             for path in (self._copy_path, self._manifest_path):
-                if _read_sealed(path) != sealed:  # on a full disk, going on with what is in order writes nothing
+                if not is_sealed_as(path, sealed):  # on a full disk, going on with what is in order writes nothing
                     save_json(path, sealed)
             sync_folder(self.dir)  # before anything that the moments before need is removed
         moment = manifest["moments"][0]
@@ -229,20 +223,6 @@ class CheckpointStore:
                     path.unlink()
             # atomic_path sees to its own target; the number or task of a moment that was cut off may never come again.
             remove_leftovers(self._moments_dir)
-
-
-def _read_sealed(path: Path) -> dict[str, Any] | None:
-    """Return a manifest that is as it was written, or None."""
-    try:
-        sealed = read_json(path)
-    except PillError:
-        return None
-    rest = {key: value for key, value in sealed.items() if key != "sha256"}
-    return sealed if sealed.get("sha256") == _digest(rest) else None
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _link(source: Path, target: Path) -> None:

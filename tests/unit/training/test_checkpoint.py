@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from pillsnap.data.twostage import is_training_over
 from pillsnap.errors import CheckpointError, CheckpointWriteError
 from pillsnap.training.checkpoint import CheckpointStore, load_ckpt, save_ckpt
 
@@ -181,6 +182,63 @@ def test_an_error_that_is_not_the_disks_is_not_called_one(tmp_path: Path) -> Non
         save_ckpt(tmp_path / "x.pt", {"weights": _Exploding()})
     assert not isinstance(caught.value, CheckpointWriteError)
     assert list(tmp_path.iterdir()) == []
+
+
+def _over(exp_dir: Path) -> Path:
+    """Make the checkpoints of a training that is over; return their folder."""
+    store = CheckpointStore(exp_dir)
+    store.save(_states(1.0), best=BOTH, loop_step=10)
+    store.save(_states(2.0), best=(), loop_step=20, is_completed=True)
+    return store.dir
+
+
+@pytest.mark.req("CKP-3", "DAT-1")
+def test_the_test_split_opens_after_training_at_stage_4_alone(tmp_path: Path) -> None:
+    folder = _over(tmp_path)
+    assert is_training_over(tmp_path, 4)
+    assert not is_training_over(tmp_path, 3)
+    assert not is_training_over(tmp_path / "nothing", 4)
+    for name in ("best.pt", "detection_best.pt"):
+        (folder / name).unlink()
+    assert not is_training_over(tmp_path, 4)
+
+
+@pytest.mark.req("CKP-3", "DAT-1")
+@pytest.mark.parametrize("content", [b"", b'{"completed": tr', b"[]", b'{"completed": false}', None])
+def test_a_damaged_manifest_does_not_hide_that_training_is_over(tmp_path: Path, content: bytes | None) -> None:
+    manifest = _over(tmp_path) / "manifest.json"
+    manifest.unlink() if content is None else manifest.write_bytes(content)
+    assert is_training_over(tmp_path, 4)
+
+
+@pytest.mark.req("CKP-3", "DAT-1")
+def test_without_a_manifest_as_it_was_written_training_is_not_over(tmp_path: Path) -> None:
+    folder = _over(tmp_path)
+    for name in ("manifest.json", "manifest.copy.json"):
+        (folder / name).write_text('{"moments": [], "completed": true}')
+    assert not is_training_over(tmp_path, 4), "nobody sealed this"
+    for name in ("manifest.json", "manifest.copy.json"):
+        (folder / name).write_text('{"completed": tr')
+    assert not is_training_over(tmp_path, 4)
+    _refuse_to_read(folder, "manifest.json", "manifest.copy.json")
+    assert not is_training_over(tmp_path, 4)
+
+
+def _refuse_to_read(folder: Path, *names: str) -> None:
+    """Put a folder in place of each file: opening it is an error of the file system, but not that it is missing."""
+    for name in names:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+
+@pytest.mark.req("CKP-3")
+def test_manifests_that_cannot_be_read_now_are_no_empty_ones(tmp_path: Path) -> None:
+    folder = _over(tmp_path)
+    _refuse_to_read(folder, "manifest.json", "manifest.copy.json")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(CheckpointError, match=r"manifest.json cannot be read: Is a directory.* try again"):
+        CheckpointStore(tmp_path).save(_states(3.0), best=(), loop_step=30)
+    assert sorted(folder.rglob("*")) == before, "the moments it names would have been taken for leftovers"
 
 
 class _Exploding:
