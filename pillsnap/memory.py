@@ -6,6 +6,7 @@ in the same way; the limit then counts from the process's start of work, so that
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
@@ -43,6 +44,8 @@ _ALLOCATION_FAILED = re.compile(
             r"CUBLAS_STATUS_ALLOC_FAILED",
             r"CUDNN_STATUS_ALLOC_FAILED",
             r"DefaultCPUAllocator: (can't allocate|not enough) memory",
+            r"unable to mmap \d+ bytes .*Cannot allocate memory",
+            r"\[Errno 12\]",  # a worker's error, which comes without its number
             r"(cudaHostAlloc|cudaMallocHost|pinned memory).*out of memory",
             r"out of memory.*(cudaHostAlloc|cudaMallocHost|pinned)",
             r"std::bad_alloc",
@@ -82,7 +85,7 @@ def is_out_of_memory(error: BaseException, *, is_memory_scarce: bool) -> bool:
             return True
         if isinstance(link, OSError) and link.errno == errno.ENOMEM:
             return True
-        if isinstance(link, (RuntimeError, cv2.error)):
+        if isinstance(link, (RuntimeError, OSError, cv2.error)):
             text = str(link)
             if _ALLOCATION_FAILED.search(text) or (is_memory_scarce and _MAYBE_ALLOCATION_FAILED.search(text)):
                 return True
@@ -98,8 +101,10 @@ def describe_failure(error: BaseException) -> str:
 
 def free_memory() -> None:
     """Give back what nothing uses any more. Call it outside the `except` block: the traceback holds the tensors."""
-    _drop_unfinished_backward()
     gc.collect()
+    # Its thread may find no memory either; then the next backward pass does its work.
+    with contextlib.suppress(RuntimeError, MemoryError):
+        _drop_unfinished_backward()
     if torch.cuda.is_available() and torch.cuda.memory_reserved():
         torch.cuda.empty_cache()
 
@@ -136,8 +141,9 @@ class DeviceMemory:
         Raises:
             ConfigError: The GPU has less memory than the limit.
         """
-        self.device = device
         self.is_cuda = device.type == "cuda"
+        # The functions that limit a device's memory want its index.
+        self.device = torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
         self._baseline = 0 if self.is_cuda else _address_space()
         installed = torch.cuda.get_device_properties(device).total_memory if self.is_cuda else _installed_ram()
         if limit_gb is not None and self.is_cuda and limit_gb * GB > installed:

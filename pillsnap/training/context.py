@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from pillsnap.memory import DeviceMemory
+from pillsnap.memory import GB, SCARCE_SHARE, DeviceMemory
 from pillsnap.training.interrupt import StopRequest
 from pillsnap.training.precision import select_device
-from pillsnap.training.recovery import Decide
+from pillsnap.training.recovery import Cut, Decide
 from pillsnap.training.telemetry import TBWriter
 
 
@@ -29,3 +29,23 @@ class RunContext:
     """What the run may use."""
     decide: Decide = _no_record
     """Notes decisions the run takes on its own, for the report."""
+
+    def watch_memory(self, cut: Cut, epoch: int, label: str, prefix: str) -> None:
+        """Note how full memory is before an epoch, and warn where little is left (OOM-1).
+
+        Args:
+            cut: How the task's steps are cut.
+            epoch: Number of the epoch from 0.
+            label: Leads the log line.
+            prefix: Leads TensorBoard tags.
+        """
+        share = self.memory.used_share()
+        figures = {"perf/memory_use": share, "perf/batch_size": float(cut.batch_size)}
+        if share > SCARCE_SHARE:
+            figures["oom/memory_warning"] = share
+            self.logger.warning(
+                f"[{label}] {share:.0%} of {self.memory.total_bytes / GB:.1f} GB are in use before epoch {epoch + 1} "
+                f"(micro-batches {cut}); above {SCARCE_SHARE:.0%} running out is likely. Close other programs that use "
+                "the memory."
+            )
+        self.tb.add_scalars(figures, epoch, prefix)

@@ -144,7 +144,10 @@ def _train_stage(cfg: DictConfig, logger: logging.Logger, tasks: Sequence[str], 
 def _train_epoch(task: Task, epoch_idx: int) -> dict[str, float]:
     task.clock.epoch = epoch_idx
     task.clock.step = epoch_idx * task.steps_per_epoch
-    train_epoch(task)
+    try:
+        train_epoch(task)
+    finally:
+        task.use_configured_cut()
     checkpoint = task.context.last_checkpoint
     task.log.flush(checkpoint=checkpoint)
     clock, mean_loss = task.clock, task.log.epoch_loss.mean()

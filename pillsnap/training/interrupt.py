@@ -16,6 +16,11 @@ from pillsnap.errors import InterruptedRunError
 STANDARD_ERROR = 2
 
 
+def is_dead_worker(error: BaseException) -> bool:
+    """Tell whether an error says that a loader's worker died; it is raised wherever the main process happens to be."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
 class StopRequest:
     """Whether someone asked the run to stop."""
 
@@ -48,7 +53,7 @@ class StopRequest:
         try:
             yield
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not is_dead_worker(error):
                 raise
             self.check()
             raise

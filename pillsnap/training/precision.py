@@ -13,7 +13,8 @@ AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 def select_device() -> torch.device:
     """Return the GPU when there is one, else the CPU (PRC-1)."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # With its index: the functions that limit a device's memory refuse "cuda" alone.
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def select_amp_dtype(policy: str) -> torch.dtype:

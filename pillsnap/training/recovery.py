@@ -151,30 +151,35 @@ class Recovery:
         )
         audit = f" {decision['audit_log']}" if "audit_log" in decision else ""
         self._decide(f"{self._label}: cut", before, self.cut, f"{decision['action']} at step {step}: {failure}{audit}")
-        self._pause(failed_at)
+        self._busy_s += time.monotonic() - failed_at
+        time.sleep(oom.cooldown_sec)
 
-    def after_fetch_failure(self, failure: str, step: int) -> None:
+    def after_fetch_failure(self, failure: str, step: int, failures: int) -> None:
         """Free memory and wait after loading samples ran out of it; no cut would help there.
 
+        Args:
+            failure: The error's description.
+            step: Number of the step the samples are for.
+            failures: How often loading them has failed by now.
+
         Raises:
-            OutOfMemoryFloorError: It happened `train.oom.max_retries` times in a row.
+            OutOfMemoryFloorError: That is more than `train.oom.max_retries` times.
         """
-        failed_at = time.monotonic()
         free_memory()
         oom = self._cfg.train.oom
-        self.retries += 1
         self.total += 1
-        self._tb.add_scalar(f"{self._prefix}oom/retries", self.retries, step)
-        if self.retries > oom.max_retries:
+        self._tb.add_scalar(f"{self._prefix}oom/retries", failures, step)
+        if failures > oom.max_retries:
             raise OutOfMemoryFloorError(
-                f"[{self._label}] loading the samples of step {step} ran out of memory {self.retries} times: "
+                f"[{self._label}] loading the samples of step {step} ran out of memory {failures} times: "
                 f"{failure}. Close other programs, or lower dataloader.num_workers or dataloader.prefetch_factor."
             )
         self._logger.warning(
-            f"[{self._label}] loading the samples of step {step} ran out of memory ({failure}); attempt {self.retries} "
+            f"[{self._label}] loading the samples of step {step} ran out of memory ({failure}); attempt {failures} "
             f"of {oom.max_retries} in {oom.cooldown_sec:g} s"
         )
-        self._pause(failed_at)
+        self._decide(f"{self._label}: loading", "failed", "tried again", f"step {step}: {failure}")
+        time.sleep(oom.cooldown_sec)
 
     def after_success(self, step: int) -> None:
         """Note a completed step: recovery, if there was one, succeeded; after many, memory may be ample again."""
@@ -217,10 +222,6 @@ class Recovery:
             self._regrow_wait = state["regrow_wait"]
         self.is_restored = True
         return True
-
-    def _pause(self, failed_at: float) -> None:
-        self._busy_s += time.monotonic() - failed_at
-        time.sleep(self._cfg.train.oom.cooldown_sec)
 
     def _regrow(self, step: int) -> None:
         before = self.cut

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +25,7 @@ from pillsnap.evaluation.experiment import SplitEvaluation
 from pillsnap.evaluation.metrics_file import dump_metrics_json
 from pillsnap.evaluation.plot_history import plot_history
 from pillsnap.evaluation.report import write_report
-from pillsnap.memory import DeviceMemory
+from pillsnap.memory import MEMORY_ERRORS, DeviceMemory, describe_failure, free_memory
 from pillsnap.training.auto_batch import tune_batch_sizes
 from pillsnap.training.build import build_classifier, build_detector, build_tasks
 from pillsnap.training.context import RunContext
@@ -130,18 +130,29 @@ class Run:
                 watchdog.beat(f"{task.name} step {task.clock.step}")
                 self._save_if_due()
 
+            failure: InterruptedRunError | OutOfMemoryFloorError | None = None
             try:
                 is_over = train(self.tasks, turns, self.loop, stop, on_epoch=self._after_epoch, on_step=after_step)
                 if not is_over:
                     self._end_at_time_limit(stop)
             except (InterruptedRunError, OutOfMemoryFloorError) as error:
-                self._save(best=())
-                raise type(error)(
-                    f"{error} The state was saved in {self.experiment.store.dir}; go on from there with "
-                    "train.resume=last."
-                ) from error
+                failure = error
+            except MEMORY_ERRORS as error:
+                if not self.memory.is_exhausted_by(error):
+                    raise
+                failure = OutOfMemoryFloorError(f"Memory ran out beside the steps: {describe_failure(error)}.")
+            if failure is not None:
+                self._save_and_leave(failure)
         if is_over:
             self._save(best=(), is_completed=True)
+
+    def _save_and_leave(self, failure: InterruptedRunError | OutOfMemoryFloorError) -> NoReturn:
+        """Save what there is; every task stands between two steps. Called when the failure's tensors are gone."""
+        free_memory()
+        self._save(best=())
+        raise type(failure)(
+            f"{failure} The state was saved in {self.experiment.store.dir}; go on from there with train.resume=last."
+        ) from failure
 
     def finish(self, started: float) -> RunResult:
         """Judge the best models, write figures, pictures and the report.
@@ -153,7 +164,11 @@ class Run:
         is_test_due = self.cfg.data.progressive_validation.current_stage == FINAL_STAGE and not self.is_capped
         split = "test" if is_test_due and np.any(self.data.split == "test") else "val"
         self.data.is_test_open = is_test_due
-        figures = self._evaluate(split)
+        for task in self.tasks:
+            task.leave_device()
+        free_memory()
+        with self._limit_of_a_card():
+            figures = self._evaluate(split)
         metrics_path = self._write_metrics(figures if split == "test" else None)
         if any(self._history().values()):
             plot_history(self._history(), self.experiment.dir / "reports" / "history.png")
@@ -248,6 +263,10 @@ class Run:
                 judged.append(task.name)
         if judged:
             self._save(best=judged)
+
+    def _limit_of_a_card(self) -> AbstractContextManager[None]:
+        # Without a GPU the limit would hit plots and pages too, which take no part of a card's memory.
+        return self.memory.enforced() if self.memory.is_cuda else nullcontext()
 
     def _evaluate(self, split: str) -> dict[str, Any]:
         """Judge the best models on `split`; after a time limit, a model that is not there or broken is a finding."""

@@ -54,9 +54,15 @@ class Remembered:
 
 
 def _copy_all(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-    if targets:  # a model without BatchNorm has no buffers
-        with torch.no_grad():
-            torch._foreach_copy_(targets, sources)
+    # One kernel copies many tensors only where all have one type and place; BatchNorm's counters are of another.
+    groups: dict[tuple[torch.dtype, torch.device], tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+    for target, source in zip(targets, sources, strict=True):
+        group = groups.setdefault((target.dtype, target.device), ([], []))
+        group[0].append(target)
+        group[1].append(source)
+    with torch.no_grad():
+        for group_targets, group_sources in groups.values():
+            torch._foreach_copy_(group_targets, group_sources)
 
 
 @contextmanager
@@ -77,6 +83,10 @@ def transaction(parts: TrainingParts) -> Iterator[None]:
             # no public way to clear them without also changing the scale.
             if parts.scaler.is_enabled():
                 parts.scaler._per_optimizer_states.clear()
+            # The scaler hands these to a fused optimizer and takes them away after its step; left behind, they would
+            # make the next step divide by an old scale.
+            for name in ("grad_scale", "found_inf"):
+                vars(parts.optimizer).pop(name, None)
             parts.optimizer.zero_grad(set_to_none=True)
 
 

@@ -18,14 +18,15 @@ from torch import nn
 from pillsnap.config.loading import for_task
 from pillsnap.data.batches import Batch, Broken
 from pillsnap.data.loaders import Loader, StepSampler
-from pillsnap.errors import DataError, OutOfMemoryFloorError
+from pillsnap.errors import DataError
 from pillsnap.evaluation.slicing import EvaluationCut
-from pillsnap.memory import GB, MEMORY_ERRORS, SCARCE_SHARE, describe_failure
+from pillsnap.memory import MEMORY_ERRORS, describe_failure
 from pillsnap.training.clock import Clock
 from pillsnap.training.compilation import give_up_compilation
 from pillsnap.training.context import RunContext
 from pillsnap.training.early_stopping import early_stopping
-from pillsnap.training.optim import advance_schedule, scale_learning_rate, scale_weight_decay
+from pillsnap.training.interrupt import is_dead_worker
+from pillsnap.training.optim import advance_schedule, scale_learning_rate
 from pillsnap.training.optimstate import require_same_identity, restore_optimization, scheduler_state
 from pillsnap.training.recovery import Cut, Recovery
 from pillsnap.training.schedule import TaskName
@@ -98,6 +99,7 @@ class Task(ABC):
             decide=context.decide,
         )
         self._applied = self.recovery.cut
+        self._weight_decays = [group["weight_decay"] for group in parts.optimizer.param_groups]
         self.val_cut = EvaluationCut(device, label=f"val{self.log_label.removeprefix('train')}", memory=context.memory)
         is_compiled = self.cfg.optimization.torch_compile != "none"
         self.log = StepLog(
@@ -151,7 +153,7 @@ class Task(ABC):
             OutOfMemoryFloorError: Loading them ran out of memory again and again.
         """
         if self.clock.samples_in_epoch == 0:
-            self._watch_memory()
+            self.context.watch_memory(self.recovery.cut, self.clock.epoch, self.log_label, self.tb_prefix)
         self._before_fetch = replace(self.clock)
         with self.log.timer.data():
             batch = self._fetch()
@@ -177,15 +179,15 @@ class Task(ABC):
             OutOfMemoryFloorError: Nothing smaller is left to try; the clock stands before these samples.
         """
         lr = float(self.parts.scheduler.get_last_lr()[0])
-        while isinstance(outcome := self._attempt(batch), str):
-            try:
-                self.recovery.after_failure(outcome, self.clock.step + 1)
-            except OutOfMemoryFloorError:
+        loss = None
+        try:
+            loss = self._optimize(batch)
+        finally:
+            if loss is None:  # nothing was trained, whatever the reason, so nothing was used up
                 self._rewind()
-                raise
-            if self._apply_cut():
-                self._rewind()
-                return False
+        if loss is None:
+            self.log.timer.forget_last_wait()
+            return False
         steps = self._schedule_position(self.clock) - self._schedule_position(self._before_fetch)
         advance_schedule(self.parts.scheduler, steps, self._applied.lr_scale)
         self.clock.step += 1
@@ -193,7 +195,7 @@ class Task(ABC):
         self.recovery.after_success(self.clock.step)
         place = (self.clock.epoch, self.step_in_epoch, self.steps_per_epoch)
         self._apply_cut()
-        report = StepReport(*place, self.clock.step, outcome, lr, batch.sample_ids)
+        report = StepReport(*place, self.clock.step, loss, lr, batch.sample_ids)
         self.log.record(report, checkpoint=self.context.last_checkpoint)
         if self.clock.step % self.cfg.logging.step_log_interval == 0:
             self._count_scaler_skips()
@@ -206,20 +208,52 @@ class Task(ABC):
         self._apply_cut()
         self._batches = None
 
+    def use_configured_cut(self) -> None:
+        """Undo what recovery changed on what outlives the task: optimizer and loader."""
+        self.recovery.cut = self.recovery.configured
+        self._apply_cut()
+        self._sampler.step_size = self.recovery.cut.step_size
+
+    def leave_device(self) -> None:
+        """Give the device's memory back when training is over."""
+        self.parts.optimizer.zero_grad(set_to_none=True)
+        self.parts.optimizer.state.clear()
+        self.parts.model.cpu()
+        if self.parts.ema is not None:
+            self.parts.ema.module.cpu()
+
     def _fetch(self) -> Batch | list[Broken]:
+        failures = 0
         while True:
             try:
-                if self._batches is None:
-                    cut = self.recovery.cut
-                    self._sampler.set_position(self.clock.epoch, self.clock.samples_in_epoch, step_size=cut.step_size)
-                    self._batches = iter(self.train_loader)
-                return next(self._batches)
+                return self._next_batch()
             except MEMORY_ERRORS as error:
                 if not self.context.memory.is_exhausted_by(error):
                     raise
                 failure = describe_failure(error)
             self._batches = None
-            self.recovery.after_fetch_failure(failure, self.clock.step + 1)
+            self.train_loader._iterator = None  # persistent workers that failed half-way cannot be asked again
+            failures += 1
+            self.recovery.after_fetch_failure(failure, self.clock.step + 1, failures)
+
+    def _next_batch(self) -> Batch | list[Broken]:
+        if self._batches is None:
+            step_size = self.recovery.cut.step_size
+            self._sampler.set_position(self.clock.epoch, self.clock.samples_in_epoch, step_size=step_size)
+            self._batches = iter(self.train_loader)
+        return next(self._batches)
+
+    def _optimize(self, batch: Batch) -> torch.Tensor | None:
+        """Return the loss of the step; None when memory ran out and steps have another size from here on.
+
+        Raises:
+            OutOfMemoryFloorError: Nothing smaller is left to try.
+        """
+        while isinstance(outcome := self._attempt(batch), str):
+            self.recovery.after_failure(outcome, self.clock.step + 1)
+            if self._apply_cut():
+                return None
+        return outcome
 
     def _attempt(self, batch: Batch) -> torch.Tensor | str:
         """Return the loss of the step, or how memory ran out; by then nothing of the step is left."""
@@ -237,7 +271,7 @@ class Task(ABC):
         except MEMORY_ERRORS as error:
             if self.context.memory.is_exhausted_by(error):
                 return describe_failure(error)
-            if not give_up_compilation(self.parts.model, error):
+            if is_dead_worker(error) or not give_up_compilation(self.parts.model, error):
                 raise
         return self._attempt(batch)
 
@@ -247,7 +281,8 @@ class Task(ABC):
         if cut.is_fp16 and not before.is_fp16:
             self._switch_to_fp16()
         scale_learning_rate(self.parts.scheduler, cut.lr_scale / before.lr_scale)
-        scale_weight_decay(self.parts.optimizer, cut.wd_scale / before.wd_scale)
+        for group, configured in zip(self.parts.optimizer.param_groups, self._weight_decays, strict=True):
+            group["weight_decay"] = configured * cut.wd_scale
         self._applied = cut
         return cut.step_size != before.step_size
 
@@ -263,20 +298,6 @@ class Task(ABC):
 
     def _schedule_position(self, clock: Clock) -> float:
         return clock.schedule_position(self.recovery.configured.step_size, self._sampler.num_used)
-
-    def _watch_memory(self) -> None:
-        """Note how full memory is before an epoch, and warn where little is left (OOM-1)."""
-        memory, cut = self.context.memory, self.recovery.cut
-        share = memory.used_share()
-        figures = {"perf/memory_use": share, "perf/batch_size": float(cut.batch_size)}
-        if share > SCARCE_SHARE:
-            figures["oom/memory_warning"] = share
-            self.context.logger.warning(
-                f"[{self.log_label}] {share:.0%} of {memory.total_bytes / GB:.1f} GB are in use before epoch "
-                f"{self.clock.epoch + 1} (micro-batches {cut}); above {SCARCE_SHARE:.0%} running out is likely. Close "
-                "other programs that use the memory."
-            )
-        self.context.tb.add_scalars(figures, self.clock.epoch, self.tb_prefix)
 
     def validate(self) -> ValidationResult:
         """Judge the model on the val split, end the epoch, and decide on best and on stopping (VAL-3)."""
@@ -374,6 +395,7 @@ class Task(ABC):
         is_same_size = stored.step_size == self.recovery.configured.step_size
         position = None if is_same_size else self._schedule_position(self.clock)
         restore_optimization(self.parts, state, lr_scale=cut.lr_scale, wd_scale=cut.wd_scale, position=position)
+        self._scale = self.parts.scaler.get_scale()
         self.history = list(state["history"])
         self.log.epoch_loss = EpochLoss(**state["epoch_loss"])
         self.stopping = dict(state["stopping"])

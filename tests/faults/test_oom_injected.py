@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pillsnap.errors import OutOfMemoryFloorError
+from pillsnap.errors import InterruptedRunError, OutOfMemoryFloorError
 from pillsnap.evaluation import predictions
+from pillsnap.training import task as task_module
 from pillsnap.training.checkpoint import load_ckpt
 from pillsnap.training.run import run_training
+from pillsnap.training.step import optimizer_step
+from pillsnap.training.task import Task
 from tests.faults.oom_injection import PLACES, Place, StepKey, follow, inject
 from tests.run.tiny import tiny_config
 
@@ -194,3 +199,74 @@ def test_a_bug_is_not_tried_again(data_root: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         run_training(tiny_config(tmp_path / "exp", data_root))
     assert len(calls) == 1
+
+
+@pytest.mark.req("OOM-4", "CKP-3")
+def test_a_step_ended_by_something_else_uses_up_no_samples(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train.deterministic=true",)
+    follow(monkeypatch, {})
+    run_training(tiny_config(tmp_path / "plain", data_root, *words))
+    def stopped(*args: Any, seeds: tuple[int, str, int], **rest: Any) -> Any:
+        if seeds[1:] == ("classification", 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
+        return optimizer_step(*args, seeds=seeds, **rest)
+
+    monkeypatch.setattr(task_module, "optimizer_step", stopped)
+    with pytest.raises(InterruptedRunError):
+        run_training(tiny_config(tmp_path / "hit", data_root, *words))
+    rest = follow(monkeypatch, {})
+    run_training(tiny_config(tmp_path / "hit", data_root, *words, "train.resume=last"))
+    assert min(step for task, step in rest.cuts if task == "classification") == 3
+    _assert_same(tmp_path / "hit", tmp_path / "plain")
+
+
+@pytest.mark.req("OOM-5", "CKP-3")
+def test_memory_that_runs_out_beside_the_steps_saves_too(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train.deterministic=true", "train.tasks=[classification]")
+    run_training(tiny_config(tmp_path / "plain", data_root, *words))
+    monkeypatch.setattr(
+        "pillsnap.training.classification.evaluate_classification_metrics", _raising(MemoryError("for the metrics"))
+    )
+    with pytest.raises(OutOfMemoryFloorError, match="beside the steps: MemoryError: for the metrics.*state was saved"):
+        run_training(tiny_config(tmp_path / "hit", data_root, *words))
+    monkeypatch.undo()
+    run_training(tiny_config(tmp_path / "hit", data_root, *words, "train.resume=last"))
+    found, expected = (load_ckpt(tmp_path / name / "checkpoints" / "last.pt") for name in ("hit", "plain"))
+    assert all(torch.equal(found["model_state"][key], value) for key, value in expected["model_state"].items())
+
+
+@pytest.mark.req("OOM-4")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_loading_that_runs_out_of_memory_goes_on_at_the_same_sample(
+    num_workers: int, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train.tasks=[classification]", "train.oom.cooldown_sec=0", f"dataloader.num_workers={num_workers}")
+    plain = follow(monkeypatch, {})
+    run_training(tiny_config(tmp_path / "plain", data_root, *words))
+    real, left = Task._next_batch, [3, 4]
+
+    def failing(task: Task) -> Any:
+        batch = real(task)
+        if left and len(hit.cuts) == left[0]:
+            left.pop(0)
+            raise RuntimeError("unable to mmap 113246208 bytes from file </torch_1>: Cannot allocate memory (12)")
+        return batch
+
+    monkeypatch.setattr(Task, "_next_batch", failing)
+    hit = follow(monkeypatch, {})
+    run_training(tiny_config(tmp_path / "hit", data_root, *words))
+    assert left == []
+    assert hit.samples == plain.samples
+    assert hit.cuts == plain.cuts
+
+
+def _raising(error: Exception) -> Any:
+    def function(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    return function

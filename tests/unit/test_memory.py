@@ -34,6 +34,8 @@ EXHAUSTED = {
     "pinning": RuntimeError("Pin memory thread: pinned memory: out of memory"),
     "c++": RuntimeError("std::bad_alloc"),
     "python": MemoryError(),
+    "mapping": RuntimeError("unable to mmap 113246208 bytes from file </torch_1_2>: Cannot allocate memory (12)"),
+    "a worker's": OSError("Caught OSError in DataLoader worker process 0.\nOSError: [Errno 12] Cannot allocate memory"),
     "system call": OSError(errno.ENOMEM, "Cannot allocate memory"),
     "opencv": cv2.error("OpenCV(4.10) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 1228800 bytes"),
 }
@@ -173,11 +175,32 @@ def test_how_full_memory_is_is_asked_only_where_it_decides(monkeypatch: pytest.M
     assert not memory.is_exhausted_by(BUGS["illegal"])
 
 
+def test_the_limit_of_a_gpu_is_set_with_pytorchs_own_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the driver's side is replaced: PyTorch's checks of the arguments are real."""
+
+    class Card:
+        total_memory = int(20 * GB)
+
+    fractions = [1.0]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Card())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.memory._lazy_init", lambda: None)
+    monkeypatch.setattr(
+        torch._C, "_cuda_setMemoryFraction", lambda fraction, index: fractions.append(fraction), raising=False
+    )
+    monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda index: fractions[-1], raising=False)
+    memory = DeviceMemory(torch.device("cuda"), limit_gb=16)
+    with memory.enforced(), memory.enforced(0.5):
+        pass
+    assert fractions == [1.0, pytest.approx(0.8), pytest.approx(0.4), pytest.approx(0.8), 1.0]
+
+
 def test_a_limit_above_the_cards_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Card:
         total_memory = int(8 * GB)
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Card())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     with pytest.raises(ConfigError, match=r"gpu_memory_limit_gb is 16; the GPU has 8\.0 GB"):
         DeviceMemory(torch.device("cuda"), limit_gb=16)
 

@@ -174,12 +174,13 @@ def test_another_configuration_does_not_take_over_the_stored_cut() -> None:
 
 def test_loading_that_runs_out_is_tried_again_with_the_same_cut(caplog: pytest.LogCaptureFixture) -> None:
     bench = _Bench(Cut(8, 1), max_retries=2)
-    bench.recovery.after_fetch_failure(FAILURE, 1)
-    bench.recovery.after_fetch_failure(FAILURE, 1)
+    bench.recovery.after_fetch_failure(FAILURE, 1, 1)
+    bench.recovery.after_fetch_failure(FAILURE, 1, 2)
+    assert bench.recovery.retries == 0
     assert bench.recovery.cut == Cut(8, 1)
     assert "loading the samples of step 1 ran out of memory" in caplog.text
     with pytest.raises(OutOfMemoryFloorError, match="ran out of memory 3 times"):
-        bench.recovery.after_fetch_failure(FAILURE, 1)
+        bench.recovery.after_fetch_failure(FAILURE, 1, 3)
 
 
 def test_a_cut_says_what_it_is() -> None:

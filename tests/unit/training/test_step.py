@@ -160,6 +160,31 @@ def test_an_average_that_runs_out_of_memory_takes_the_whole_update_back() -> Non
     _assert_same(failed, clean)
 
 
+@pytest.mark.req("INT-4", "OOM-4", "PRC-2")
+def test_a_failed_update_leaves_nothing_of_the_scalers_in_a_fused_optimizer() -> None:
+    clean, failed = _scaled_parts(), _scaled_parts()
+    update = failed.optimizer.step
+
+    def failing_step(*args: object, **kwargs: object) -> None:
+        failed.optimizer.step = update  # type: ignore[method-assign]
+        raise torch.OutOfMemoryError("CUDA out of memory before the moments exist")
+
+    failed.optimizer.step = failing_step  # type: ignore[method-assign,assignment]
+    with pytest.raises(torch.OutOfMemoryError):
+        _step(failed, _batch(), 3)
+    for parts in (clean, failed):
+        _step(parts, _batch(), 3)
+    _assert_equal(failed.model.state_dict(), clean.model.state_dict())
+    assert failed.scaler.get_scale() == clean.scaler.get_scale()
+
+
+def _scaled_parts() -> TrainingParts:
+    parts = _parts(_model(with_batchnorm=True))
+    parts.optimizer = torch.optim.AdamW(parts.model.parameters(), lr=0.1, fused=True)
+    parts.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    return parts
+
+
 def _adamw_parts(kind: type[torch.optim.AdamW]) -> TrainingParts:
     model = _model(with_batchnorm=True)
     parts = _parts(model)
