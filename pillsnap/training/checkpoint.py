@@ -179,8 +179,11 @@ class CheckpointStore:
                 logger.warning("%s is damaged or missing; going back to the checkpoint before it", ", ".join(damaged))
                 continue
             states = {task: load_ckpt(self.dir / entry["file"]) for task, entry in moment["files"].items()}
-            # Damaged moments are forgotten, so that the next save does not keep one in place of the good one.
-            self._commit({"moments": moments[position:], "completed": manifest["completed"] and position == 0})
+            # Damaged moments are forgotten, so that the next save does not keep one in place of the good one. Their
+            # files stay until then: it is the first to have something better.
+            self._commit(
+                {"moments": moments[position:], "completed": manifest["completed"] and position == 0}, keeps_newer=True
+            )
             return Moment(states, int(moment["loop_step"]), float(moment["loop_seconds"]))
         found = "a file is missing or its SHA-256 differs from" if moments else "there is no whole"
         raise CheckpointError(
@@ -195,8 +198,8 @@ class CheckpointStore:
         """Return the newest manifest that is as it was written; one without moments when there is none."""
         return read_manifest(self.dir) or {"moments": [], "completed": False}
 
-    def _commit(self, manifest: dict[str, Any]) -> None:
-        """Make the first of the manifest's moments the one to go on with."""
+    def _commit(self, manifest: dict[str, Any], *, keeps_newer: bool = False) -> None:
+        """Make the first of the manifest's moments the one to go on with; `keeps_newer` leaves the files after it."""
         sealed = seal(manifest)
         with _said_as_write_error(self.dir):
             for path in (self._copy_path, self._manifest_path):
@@ -207,19 +210,27 @@ class CheckpointStore:
         for task, entry in moment["files"].items():
             for name in LAST_NAMES[task] + (BEST_NAMES[task] if task in moment["best"] else ()):
                 _link(self.dir / entry["file"], self.dir / name)
-        self._prune(manifest)
+        self._prune(manifest, newest=moment["number"] if keeps_newer else None)
 
     def _is_whole(self, entry: dict[str, str]) -> bool:
         try:
             return _sha256(self.dir / entry["file"]) == entry["sha256"]
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError as error:  # too many open files, say: going back now would give up a checkpoint that is whole
+            raise CheckpointError(
+                f"{self.dir / entry['file']} cannot be read now: {error.strerror or error}; whether it is whole is not "
+                "known. Nothing was changed: try again. If its disk is failing for good, remove this file to go on "
+                "from the checkpoint before it."
+            ) from error
 
-    def _prune(self, manifest: dict[str, Any]) -> None:
+    def _prune(self, manifest: dict[str, Any], newest: int | None) -> None:
+        """Remove the files of moments that the manifest does not name; of a number after `newest`, none."""
         kept = {entry["file"] for moment in manifest["moments"] for entry in moment["files"].values()}
         with _said_as_write_error(self._moments_dir):
             for path in self._moments_dir.glob("*.pt"):
-                if path.relative_to(self.dir).as_posix() not in kept:
+                is_newer = newest is not None and path.name >= self._moment_path(newest + 1, "").stem
+                if not is_newer and path.relative_to(self.dir).as_posix() not in kept:
                     path.unlink()
             # atomic_path sees to its own target; the number or task of a moment that was cut off may never come again.
             remove_leftovers(self._moments_dir)

@@ -208,6 +208,7 @@ def test_a_step_ended_by_something_else_uses_up_no_samples(
     words = ("train.deterministic=true",)
     follow(monkeypatch, {})
     run_training(tiny_config(tmp_path / "plain", data_root, *words))
+
     def stopped(*args: Any, seeds: tuple[int, str, int], **rest: Any) -> Any:
         if seeds[1:] == ("classification", 3):
             os.kill(os.getpid(), signal.SIGTERM)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import resource
 import signal
 from pathlib import Path
@@ -239,6 +241,54 @@ def test_manifests_that_cannot_be_read_now_are_no_empty_ones(tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match=r"manifest.json cannot be read: Is a directory.* try again"):
         CheckpointStore(tmp_path).save(_states(3.0), best=(), loop_step=30)
     assert sorted(folder.rglob("*")) == before, "the moments it names would have been taken for leftovers"
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.req("CKP-3")
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOMEM], ids=errno.errorcode.get)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(_states(1.0), best=(), loop_step=10)
+    store.save(_states(2.0), best=BOTH, loop_step=20)
+    before = _contents(tmp_path)
+    real_open = Path.open
+
+    def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path.name == "000002-detection.pt":
+            raise OSError(number, os.strerror(number), str(path))
+        return real_open(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        says = rf"000002-detection\.pt cannot be read now: {os.strerror(number)}.* try again"
+        with pytest.raises(CheckpointError, match=says):
+            store.load_last()
+    assert _contents(tmp_path) == before
+    found = store.load_last()
+    assert found is not None
+    assert found.loop_step == 20
+
+
+@pytest.mark.req("CKP-3")
+def test_going_back_leaves_the_files_of_the_damaged_moment_until_the_next_save(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(_states(1.0), best=(), loop_step=10)
+    store.save(_states(2.0), best=(), loop_step=20)
+    moments = tmp_path / "checkpoints" / "moments"
+    (moments / "000002-detection.pt").unlink()
+    for _ in range(2):
+        found = store.load_last()
+        assert found is not None
+        assert found.loop_step == 10
+        assert _value(moments / "000002-classification.pt") == 2.0
+    assert _value(tmp_path / "checkpoints" / "last.pt") == 1.0
+    store.save(_states(3.0, ("detection",)), best=(), loop_step=30)
+    assert not (moments / "000002-classification.pt").exists()
 
 
 class _Exploding:
