@@ -19,6 +19,7 @@ from pillsnap.data.classes import ClassMap
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.errors import CheckpointError, DataError
 from pillsnap.inference.engines import ClassifierEngine, DetectorEngine
+from pillsnap.memory import is_out_of_memory
 from pillsnap.models.classifier_efficientnetv2_s import build_classification_model
 from pillsnap.models.detector_yolo11m import build_yolo_model
 from pillsnap.models.weights import first_sentence
@@ -37,7 +38,8 @@ def read_checkpoint(path: Path, task: str) -> Checkpoint:
         task: `classification` or `detection`, what it must have been written for.
 
     Raises:
-        CheckpointError: The file is missing, damaged, not a checkpoint, or of the other task.
+        CheckpointError: The file is missing, damaged, not a checkpoint, or of the other task. Running out of memory is
+            raised as it is.
     """
     exp_dir = path.parent.parent
     if not path.is_file():
@@ -51,6 +53,8 @@ def read_checkpoint(path: Path, task: str) -> Checkpoint:
             raise ValueError(damage)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        if is_out_of_memory(error, is_memory_scarce=False):  # says nothing about the file
+            raise
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is not a readable checkpoint: {first_sentence(error)}. "
             f"Copy it again from its source, or continue the training with `train.resume=last paths.exp_dir={exp_dir}`."

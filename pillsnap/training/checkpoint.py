@@ -29,6 +29,7 @@ from pillsnap.atomicfile import atomic_path, remove_leftovers, sync_folder, zip_
 from pillsnap.errors import CheckpointError, CheckpointWriteError, PillError
 from pillsnap.jsonfile import save_json
 from pillsnap.manifest import COPY_NAME, MANIFEST_NAME, is_sealed_as, read_manifest, seal
+from pillsnap.memory import is_out_of_memory
 from pillsnap.training.schedule import CLASSIFICATION, DETECTION
 
 logger = logging.getLogger("pillsnap")
@@ -65,7 +66,8 @@ def load_ckpt(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU with `weights_only=True`.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or holds something else than a checkpoint.
+        CheckpointError: The file is missing, damaged, or holds something else than a checkpoint. Running out of memory
+            is raised as it is.
     """
     source = Path(path)
     try:
@@ -74,6 +76,8 @@ def load_ckpt(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{source} does not exist; a checkpoint was wanted. Train first.") from error
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
+        if is_out_of_memory(error, is_memory_scarce=False):  # says nothing about the file
+            raise
         raise CheckpointError(
             f"{source} cannot be read as a checkpoint ({type(error).__name__}). It may be written by another program, "
             "or lie on a failing disk; use another one of the experiment's checkpoints."

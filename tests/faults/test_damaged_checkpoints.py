@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from pillsnap.errors import CheckpointError
+from pillsnap.inference.checkpoints import read_checkpoint
 from pillsnap.training.checkpoint import CheckpointStore, Moment, load_ckpt, save_ckpt
 from tests.faults.damage import OF_BYTES, SINGLE, Damage, Files, any_swapped
 
@@ -162,3 +165,47 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
         (tmp_path / "x.pt").write_bytes(content[:length])
         with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
             load_ckpt(tmp_path / "x.pt")
+
+
+def _read_for_inference(path: Path) -> object:
+    return read_checkpoint(path, "detection")
+
+
+@pytest.mark.req("CKP-3")
+@pytest.mark.parametrize("read", [load_ckpt, _read_for_inference], ids=["training", "inference"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to ..."
+        ),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+    ids=["cpu", "gpu", "mmap"],
+)
+def test_memory_that_runs_out_while_a_file_is_read_is_not_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], error: Exception
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise error
+
+    save_ckpt(tmp_path / "x.pt", _states(1)["detection"])
+    monkeypatch.setattr(torch, "load", run_out)
+    with pytest.raises(type(error)) as caught:
+        read(tmp_path / "x.pt")
+    assert caught.value is error
+
+
+@pytest.mark.req("CKP-3")
+@pytest.mark.parametrize("read", [load_ckpt, _read_for_inference], ids=["training", "inference"])
+def test_another_error_of_the_reader_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("PytorchStreamReader failed finding central directory")
+
+    save_ckpt(tmp_path / "x.pt", _states(1)["detection"])
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(CheckpointError, match=r"x\.pt"):
+        read(tmp_path / "x.pt")
