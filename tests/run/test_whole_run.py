@@ -71,6 +71,15 @@ def test_tensorboard_has_the_specified_tags_of_both_tasks(finished_run: Finished
     assert {f"detection/{tag}" for tag in step_tags} | {"detection/val/mAP@0.5", "detection/val/mAP@0.5:0.95"} <= found
 
 
+@pytest.mark.req("OOM-1")
+@pytest.mark.parametrize("prefix", ["", "detection/"])
+def test_memory_and_micro_batch_are_recorded_before_every_epoch(finished_run: FinishedRun, prefix: str) -> None:
+    events = EventAccumulator(str(finished_run.exp_dir / "tb"))
+    events.Reload()
+    for tag in ("perf/memory_use", "perf/batch_size"):
+        assert [event.step for event in events.Scalars(prefix + tag)] == [0, 1]
+
+
 @pytest.mark.req("LOP-2", "INT-1")
 def test_steps_of_both_tasks_alternate_in_the_log(finished_run: FinishedRun) -> None:
     lines = re.findall(r"\[(train(?:/detection)?)\] e=1/2 s=\d+/\d+ loss=", finished_run.log)

@@ -131,3 +131,15 @@ def test_a_single_value_for_a_section_is_reported(override: str) -> None:
 def test_a_key_below_a_value_is_reported() -> None:
     (line,) = report_of(ROOT_CONFIG, ["train.lr.max=4"])
     assert line.endswith("unknown key, got 4; train.lr holds one value, there are no keys below it")
+
+
+@pytest.mark.req("OOM-2")
+@pytest.mark.parametrize(
+    "key", ["max_retries", "max_grad_accum", "min_batch", "cooldown_sec", "escalate_to_fp16", "regrow_after_steps"]
+)
+def test_a_configuration_of_its_own_without_an_out_of_memory_key_is_refused(tmp_path: Path, key: str) -> None:
+    lines = ROOT_CONFIG.read_text("utf-8").splitlines()
+    path = tmp_path / "own.yaml"
+    path.write_text("\n".join(line for line in lines if not line.startswith(f"    {key}:")), "utf-8")
+    [problem] = report_of(path)
+    assert f"train.oom.{key}" in problem
