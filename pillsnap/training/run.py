@@ -149,6 +149,9 @@ class Run:
 
     def _save_and_leave(self, failure: InterruptedRunError | OutOfMemoryFloorError) -> NoReturn:
         """Save what there is; every task stands between two steps. Called when the failure's tensors are gone."""
+        failure.__traceback__ = None  # its frames keep loaders, and so their workers, alive
+        for task in self.tasks:
+            task.stop_loading()
         free_memory()
         self._save(best=())
         raise type(failure)(

@@ -214,8 +214,14 @@ class Task(ABC):
         self._apply_cut()
         self._sampler.step_size = self.recovery.cut.step_size
 
+    def stop_loading(self) -> None:
+        """End the workers of the training loader; left to Python's exit, their death would be reported as an error."""
+        self._batches = None
+        self.train_loader._iterator = None
+
     def leave_device(self) -> None:
-        """Give the device's memory back when training is over."""
+        """Give the device's memory and the workers back when training is over."""
+        self.stop_loading()
         self.parts.optimizer.zero_grad(set_to_none=True)
         self.parts.optimizer.state.clear()
         self.parts.model.cpu()

@@ -120,8 +120,8 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_the_uninterrupted
     assert "holds no checkpoint: starting anew" in said
     _assert_killed(exp_dir, data_root, "link best.pt.tmp", resume)  # the moment counts, its best has no name yet
     _assert_killed(exp_dir, data_root, "replace manifest.json", resume)  # its copy is newer
-    _assert_killed(exp_dir, data_root, "unlink 0000??-detection.pt", resume)
     _assert_killed_with_its_worker(exp_dir, data_root, "[train] e=2/2 s=7/9")
+    _assert_killed(exp_dir, data_root, "unlink 0000??-detection.pt", resume)
     child = train_in_fork(exp_dir, data_root, [resume])
     assert child.wait() == 0, child.text()
     assert weights_hash(exp_dir) == expected_hash
