@@ -9,7 +9,7 @@ last slice is exact. BatchNorm's statistics do see micro-batches, not G samples;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,22 +72,23 @@ def transaction(parts: TrainingParts) -> Iterator[None]:
     The scaler needs no copy: its scale changes in the last call of a step, and reading it would wait for the device.
     """
     before = Remembered([buffer for buffer in parts.model.buffers() if buffer.numel()])
-    is_done = False
-    try:
+    with ExitStack() as undo:
+        undo.callback(_forget_gradients, parts)
+        undo.callback(before.put_back)
         yield
-        is_done = True
-    finally:
-        if not is_done:
-            before.put_back()
-            # The "already unscaled" marks of the interrupted step would make the next unscale_ refuse; GradScaler has
-            # no public way to clear them without also changing the scale.
-            if parts.scaler.is_enabled():
-                parts.scaler._per_optimizer_states.clear()
-            # The scaler hands these to a fused optimizer and takes them away after its step; left behind, they would
-            # make the next step divide by an old scale.
-            for name in ("grad_scale", "found_inf"):
-                vars(parts.optimizer).pop(name, None)
-            parts.optimizer.zero_grad(set_to_none=True)
+        undo.pop_all()
+
+
+def _forget_gradients(parts: TrainingParts) -> None:
+    # The "already unscaled" marks of the interrupted step would make the next unscale_ refuse; GradScaler has no public
+    # way to clear them without also changing the scale.
+    if parts.scaler.is_enabled():
+        parts.scaler._per_optimizer_states.clear()
+    # The scaler hands these to a fused optimizer and takes them away after its step; left behind, they would make the
+    # next step divide by an old scale.
+    for name in ("grad_scale", "found_inf"):
+        vars(parts.optimizer).pop(name, None)
+    parts.optimizer.zero_grad(set_to_none=True)
 
 
 @contextmanager
@@ -104,16 +105,16 @@ def update_transaction(parts: TrainingParts) -> Iterator[None]:
     tensors += [value for values in state.values() for value in values.values() if isinstance(value, torch.Tensor)]
     if parts.ema is not None:
         tensors += parts.ema.tensors
-    before = Remembered(tensors)
-    is_done = False
-    try:
+    with ExitStack() as undo:
+        undo.callback(_keep_only, state, known)
+        undo.callback(Remembered(tensors).put_back)
         yield
-        is_done = True
-    finally:
-        if not is_done:
-            before.put_back()
-            for parameter in set(state) - known:
-                del state[parameter]
+        undo.pop_all()
+
+
+def _keep_only(state: dict[Any, Any], known: set[Any]) -> None:
+    for parameter in set(state) - known:
+        del state[parameter]
 
 
 def optimizer_step(
