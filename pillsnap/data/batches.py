@@ -6,12 +6,13 @@ are left out and carried along as `broken`, so that they can be counted and name
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
 from pillsnap.boxes import FloatArray
 from pillsnap.data.preprocess import Letterbox
@@ -19,19 +20,49 @@ from pillsnap.data.preprocess import Letterbox
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A picture that could not be decoded: its path relative to the data root, and why."""
+    """A picture that could not be decoded: its path relative to the data root, why, and a fixed word for counting."""
 
     image_path: str
     reason: str
+    kind: str = "truncated_image"
+
+
+@dataclass(slots=True)
+class LoadStats:
+    """What it took to load samples: seconds summed over them, in the process that loaded them."""
+
+    read_s: float = 0.0
+    """Waiting for the bytes of original files."""
+    decode_s: float = 0.0
+    """Making pixels of them, resizing included."""
+    view_s: float = 0.0
+    """Everything else: reading the store, random views, putting the batch together."""
+    cpu_s: float = 0.0
+    """Processor time of the process meanwhile; well below `wall_s`, it waited for the disk or for a free core."""
+    wall_s: float = 0.0
+    hits: dict[str, int] = field(default_factory=dict)
+    """Parts of pictures by where they came from: "store" or "original"."""
+    num_samples: int = 0
+
+    def add(self, other: LoadStats) -> None:
+        """Add what other samples took."""
+        for name in ("read_s", "decode_s", "view_s", "cpu_s", "wall_s", "num_samples"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for tier, count in other.hits.items():
+            self.hits[tier] = self.hits.get(tier, 0) + count
 
 
 @dataclass(frozen=True, slots=True)
 class ClassificationSample:
-    """One view of one pill: uint8 (3, S, S) RGB, its class index, and the picture's id and row."""
+    """One view of one pill: uint8 (3, S, S) RGB, its class index, the picture's id, and the light to see it in.
+
+    `colour` is float32 (NUM_VALUES,) of `colour.py`, None outside of training.
+    """
 
     image_CHW: torch.Tensor
     label: int
     sample_id: int
+    colour: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +84,17 @@ class DetectionSample:
 
 @dataclass
 class ClassificationBatch:
-    """G classification samples: images uint8 (G, 3, S, S), labels int64 (G,)."""
+    """G classification samples: images uint8 (G, 3, S, S) in channels_last order, labels int64 (G,).
+
+    `colour_BK` is float32 (G, NUM_VALUES) in host memory, what the step does to the light; None outside of training.
+    """
 
     images_BCHW: torch.Tensor
     labels_B: torch.Tensor
     sample_ids: list[int]
     broken: list[Broken] = field(default_factory=list)
+    colour_BK: torch.Tensor | None = None
+    load: LoadStats = field(default_factory=LoadStats)
 
     def __len__(self) -> int:
         """Return the number of usable samples."""
@@ -66,7 +102,12 @@ class ClassificationBatch:
 
     def part(self, start: int, stop: int) -> ClassificationBatch:
         """Return samples `start` to `stop` as views."""
-        return ClassificationBatch(self.images_BCHW[start:stop], self.labels_B[start:stop], self.sample_ids[start:stop])
+        return ClassificationBatch(
+            self.images_BCHW[start:stop],
+            self.labels_B[start:stop],
+            self.sample_ids[start:stop],
+            colour_BK=None if self.colour_BK is None else self.colour_BK[start:stop],
+        )
 
     def slices(self, micro_batch: int) -> Iterator[ClassificationBatch]:
         """Cut into consecutive micro-batches of at most `micro_batch` samples, as views."""
@@ -74,9 +115,19 @@ class ClassificationBatch:
 
     def pin_memory(self) -> ClassificationBatch:
         """Return the batch in page-locked memory (called by the loader's pinning thread)."""
-        return ClassificationBatch(
-            self.images_BCHW.pin_memory(), self.labels_B.pin_memory(), self.sample_ids, self.broken
+        return replace(
+            self,
+            images_BCHW=self.images_BCHW.pin_memory(),
+            labels_B=self.labels_B.pin_memory(),
+            colour_BK=None if self.colour_BK is None else self.colour_BK.pin_memory(),
         )
+
+    def to(self, device: torch.device) -> ClassificationBatch:
+        """Return the batch with its images on `device`; from page-locked memory without waiting.
+
+        Labels and light stay on the host, where they decide how slices are weighted and which are blurred.
+        """
+        return replace(self, images_BCHW=self.images_BCHW.to(device, non_blocking=True))
 
 
 @dataclass
@@ -86,6 +137,7 @@ class DetectionBatch:
     images_BCHW: torch.Tensor
     samples: Sequence[DetectionSample]
     broken: list[Broken] = field(default_factory=list)
+    load: LoadStats = field(default_factory=LoadStats)
 
     def __len__(self) -> int:
         """Return the number of usable samples."""
@@ -117,11 +169,27 @@ class DetectionBatch:
 
     def pin_memory(self) -> DetectionBatch:
         """Return the batch in page-locked memory (called by the loader's pinning thread)."""
-        return DetectionBatch(self.images_BCHW.pin_memory(), self.samples, self.broken)
+        return replace(self, images_BCHW=self.images_BCHW.pin_memory())
+
+    def to(self, device: torch.device) -> DetectionBatch:
+        """Return the batch with its images on `device`; from page-locked memory without waiting."""
+        return replace(self, images_BCHW=self.images_BCHW.to(device, non_blocking=True))
 
 
 Sample = ClassificationSample | DetectionSample
 Batch = ClassificationBatch | DetectionBatch
+
+
+class Samples(list[Sample | Broken]):
+    """The samples of one batch, with what they took to load and, where they have one, the memory they share."""
+
+    def __init__(
+        self, samples: Iterable[Sample | Broken], load: LoadStats, images_BHWC: torch.Tensor | None = None
+    ) -> None:
+        """Hold `samples`; their images are the first places of `images_BHWC`, in order, without gaps."""
+        super().__init__(samples)
+        self.load = load
+        self.images_BHWC = images_BHWC
 
 
 def safe_collate(samples: Sequence[Sample | Broken]) -> Batch | list[Broken]:
@@ -136,17 +204,43 @@ def safe_collate(samples: Sequence[Sample | Broken]) -> Batch | list[Broken]:
     broken = [sample for sample in samples if isinstance(sample, Broken)]
     classification = [sample for sample in samples if isinstance(sample, ClassificationSample)]
     detection = [sample for sample in samples if isinstance(sample, DetectionSample)]
+    load = samples.load if isinstance(samples, Samples) else LoadStats(num_samples=len(samples))
     if classification:
         return ClassificationBatch(
-            torch.stack([sample.image_CHW for sample in classification]),
+            _images(samples, classification),
             torch.tensor([sample.label for sample in classification], dtype=torch.int64),
             [sample.sample_id for sample in classification],
             broken,
+            _colours(classification),
+            load,
         )
     if detection:
         images = torch.stack([sample.image_CHW for sample in detection if sample.image_CHW is not None])
-        return DetectionBatch(images, [replace(sample, image_CHW=None) for sample in detection], broken)
+        return DetectionBatch(images, [replace(sample, image_CHW=None) for sample in detection], broken, load)
     return broken
+
+
+def _images(samples: Sequence[Sample | Broken], usable: list[ClassificationSample]) -> torch.Tensor:
+    if isinstance(samples, Samples) and samples.images_BHWC is not None:
+        return samples.images_BHWC[: len(usable)].permute(0, 3, 1, 2)
+    return torch.stack([sample.image_CHW for sample in usable])
+
+
+def _colours(usable: list[ClassificationSample]) -> torch.Tensor | None:
+    colours = [sample.colour for sample in usable if sample.colour is not None]
+    return torch.from_numpy(np.stack(colours)) if colours else None
+
+
+def shared_images(num_images: int, size_px: int) -> torch.Tensor:
+    """Return memory for the images of a batch, uint8 (num_images, size_px, size_px, 3), contents undefined.
+
+    In a loader's worker it is shared with the main process, so that a finished batch is not copied on its way there.
+    """
+    shape = (num_images, size_px, size_px, 3)
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(num_images * size_px * size_px * 3)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)  # type: ignore[arg-type]
 
 
 def channels_first(image_HWC: NDArray[np.uint8]) -> torch.Tensor:
