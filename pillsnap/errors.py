@@ -53,7 +53,16 @@ class DataError(PillError):
 
 
 class BrokenImageError(DataError):
-    """One picture cannot be decoded (empty, truncated or not a picture)."""
+    """One picture cannot be decoded; `kind` says in a fixed word why.
+
+    `missing_file`, `unreadable_file` (no permission, a disk that fails), `empty_image` (no or hardly any bytes),
+    `not_an_image`, `too_large`, or `truncated_image`: it ends early or is damaged inside.
+    """
+
+    def __init__(self, message: str, kind: str = "truncated_image") -> None:
+        """Say what is wrong with the picture."""
+        super().__init__(message)
+        self.kind = kind
 
 
 class NonFiniteLossError(PillError):
