@@ -21,7 +21,8 @@ from benchmarks.snapshots import without_snapshots
 from pillsnap.config.loading import for_task, load_config
 from pillsnap.data.batches import Batch
 from pillsnap.data.classes import ClassMap
-from pillsnap.data.datasets import NO_BOX, ClassificationItems, Key
+from pillsnap.data.datasets import Key
+from pillsnap.data.items import NO_BOX, ClassificationItems
 from pillsnap.data.loaders import DataMeta, Loader, LoaderTriple, StepSampler, TwoStageLoaders
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.twostage import TwoStageData

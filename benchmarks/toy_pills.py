@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from pillsnap.data.batches import ClassificationSample
-from pillsnap.data.datasets import NO_BOX, ClassificationDataset, ClassificationItems, Key
+from pillsnap.data.datasets import ClassificationDataset, Key
+from pillsnap.data.items import NO_BOX, ClassificationItems
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.records import Records
 

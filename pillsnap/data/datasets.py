@@ -17,61 +17,15 @@ from torch.utils.data import Dataset
 
 from pillsnap.boxes import FloatArray, xyxy_to_cxcywh_norm
 from pillsnap.data.batches import Broken, ClassificationSample, DetectionSample, channels_first
-from pillsnap.data.classes import ClassMap
 from pillsnap.data.images import RgbImage, decode_rgb
+from pillsnap.data.items import NO_BOX, ClassificationItems
 from pillsnap.data.preprocess import PAD_VALUE, ClassifierInput, box_view, frame_view, letterbox, resize_longer_side
 from pillsnap.data.randomness import sample_generator, seeded_globals
-from pillsnap.data.records import COMBO, SINGLE, Records
+from pillsnap.data.records import COMBO, Records
 from pillsnap.data.transforms import Augmentation, training_view
 from pillsnap.errors import BrokenImageError
 
 Key = tuple[int, int]  # (epoch, position in the dataset)
-NO_BOX = -1
-
-
-@dataclass(frozen=True, slots=True)
-class ClassificationItems:
-    """Which pills the classifier sees: parallel arrays of table row, box number (`NO_BOX`: whole frame) and class."""
-
-    rows: NDArray[np.int64]
-    box_numbers: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        """Return the number of pills."""
-        return len(self.rows)
-
-    def take(self, indices: NDArray[np.int64]) -> ClassificationItems:
-        """Return the items at `indices`."""
-        return ClassificationItems(self.rows[indices], self.box_numbers[indices], self.labels[indices])
-
-
-def classification_items(
-    records: Records, rows: NDArray[np.int64], class_map: ClassMap, tasks: tuple[str, ...] = (SINGLE, COMBO)
-) -> ClassificationItems:
-    """List the pills of the pictures in `rows` whose class is known: one a single picture, one a box of a combo.
-
-    Args:
-        records: The picture table.
-        rows: Row numbers to look at.
-        class_map: Pills of other classes are left out.
-        tasks: Kinds of pictures to use.
-    """
-    task_column = records.column("task")
-    code_column = records.column("code")
-    found: list[tuple[int, int, int]] = []
-    for row in rows:
-        task = task_column[row]
-        if task not in tasks:
-            continue
-        codes = [str(code_column[row])] if task == SINGLE else records.box_codes(int(row))
-        for number, code in enumerate(codes):
-            label = class_map.index(code)
-            if label is not None:
-                has_box = task == COMBO or len(records.boxes_xyxy(int(row))) > 0
-                found.append((int(row), number if has_box else NO_BOX, label))
-    array = np.array(found, np.int64).reshape(-1, 3)
-    return ClassificationItems(array[:, 0], array[:, 1], array[:, 2])
 
 
 View = Callable[[RgbImage, FloatArray | None, int, int, int], RgbImage]

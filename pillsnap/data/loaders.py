@@ -22,15 +22,14 @@ from pillsnap.data.batches import safe_collate
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.datasets import (
     ClassificationDataset,
-    ClassificationItems,
     DetectionEvaluationDataset,
     DetectionPictures,
     DetectionTrainingDataset,
     EvaluationView,
     Key,
     TrainingView,
-    classification_items,
 )
+from pillsnap.data.items import ClassificationItems, classification_items
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.randomness import epoch_order
 from pillsnap.data.records import COMBO, SINGLE

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from pillsnap.data.classes import ClassMap
-from pillsnap.data.datasets import ClassificationItems, classification_items
 from pillsnap.data.index import lies_in_data, load_index
+from pillsnap.data.items import ClassificationItems, classification_items
 from pillsnap.data.records import COMBO, SINGLE, Records
 from pillsnap.data.splits import assign_splits
 from pillsnap.errors import CheckpointError, ConfigError, DataError

@@ -11,14 +11,13 @@ import torch
 from pillsnap.data.batches import Broken, ClassificationSample, DetectionSample
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.datasets import (
-    NO_BOX,
     ClassificationDataset,
     DetectionEvaluationDataset,
     DetectionPictures,
     DetectionTrainingDataset,
     EvaluationView,
-    classification_items,
 )
+from pillsnap.data.items import NO_BOX, classification_items
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.records import Picture, Records
 from pillsnap.models.detector_yolo11m import detection_label, training_transforms

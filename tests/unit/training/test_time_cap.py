@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from pillsnap.config.loading import load_config
 from pillsnap.data.datasets import (
     ClassificationDataset,
-    ClassificationItems,
     DetectionPictures,
     DetectionTrainingDataset,
 )
+from pillsnap.data.items import ClassificationItems
 from pillsnap.data.loaders import StepSampler
 from pillsnap.data.records import Picture, Records
 from pillsnap.training.schedule import CLASSIFICATION, DETECTION, TaskName
