@@ -14,7 +14,8 @@ from rich.table import Table
 
 from pillsnap.cli.main import exit_code_of
 from pillsnap.config.loading import load_config
-from pillsnap.training.run import RunResult, run_training
+from pillsnap.training.ending import RunResult
+from pillsnap.training.run import run_training
 
 FIGURES = {
     "classification": {"acc": "accuracy", "macro_f1": "macro F1", "top5": "top-5"},

@@ -5,31 +5,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from pillsnap.config.loading import config_snapshot
 from pillsnap.data.loaders import LOG_FILE, TwoStageLoaders, build_loaders
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
-from pillsnap.data.twostage import FINAL_STAGE, TwoStageData, load_data, require_experiment_apart
+from pillsnap.data.twostage import TwoStageData, load_data, require_experiment_apart
 from pillsnap.data.yolo_export import export_yolo
-from pillsnap.errors import CheckpointError, InterruptedRunError, OutOfMemoryFloorError
-from pillsnap.evaluation.experiment import SplitEvaluation
-from pillsnap.evaluation.metrics_file import dump_metrics_json
-from pillsnap.evaluation.plot_history import plot_history
-from pillsnap.evaluation.report import write_report
+from pillsnap.errors import InterruptedRunError, OutOfMemoryFloorError
 from pillsnap.memory import MEMORY_ERRORS, DeviceMemory, describe_failure, free_memory
 from pillsnap.training.auto_batch import tune_batch_sizes
 from pillsnap.training.build import build_classifier, build_detector, build_tasks
 from pillsnap.training.context import RunContext
+from pillsnap.training.ending import Ending, RunResult, write_metrics
 from pillsnap.training.experiment import Experiment, checkpoint_extras
 from pillsnap.training.interrupt import StopRequest, stop_on_signals
 from pillsnap.training.loop import LoopState, Turns, left_out_of_garbage_collection, train
@@ -41,29 +35,13 @@ from pillsnap.training.task import Task, ValidationResult
 from pillsnap.training.telemetry import TBWriter, build_logger
 from pillsnap.training.time_cap import (
     SECONDS_AN_HOUR,
-    TimeCapVerdict,
     current_stage,
-    gather_evidence,
-    judge_time_cap,
     limit_s,
-    no_success,
     stage_key,
 )
 from pillsnap.training.watchdog import StallWatchdog
 
 logger = logging.getLogger("pillsnap")
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a finished run leaves behind."""
-
-    exp_dir: Path
-    figures: dict[str, Any]
-    """Of the best models on the test split (stage 4) or the val split; `split` says which."""
-    seconds: float
-    report_path: Path
-    metrics_path: Path
 
 
 def run_training(cfg: DictConfig) -> RunResult:
@@ -164,33 +142,10 @@ class Run:
         Raises:
             GateError: The time limit ended the run, and it is no success; everything was written first.
         """
-        # A capped run can go on with a longer limit: its training is not over, so the test split stays sealed.
-        is_test_due = self.cfg.data.progressive_validation.current_stage == FINAL_STAGE and not self.is_capped
-        split = "test" if is_test_due and np.any(self.data.split == "test") else "val"
-        self.data.is_test_open = is_test_due
-        for task in self.tasks:
-            task.leave_device()
-        free_memory()
-        with self._limit_of_a_card():
-            figures = self._evaluate(split)
-        metrics_path = self._write_metrics(figures if split == "test" else None)
-        if any(self._history().values()):
-            plot_history(self._history(), self.experiment.dir / "reports" / "history.png")
-        verdict = self._judge_time_cap(figures) if self.is_capped else None
-        seconds = time.monotonic() - started
-        self.experiment.write_facts(
-            ended=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(seconds, 1),
-            device=str(self.memory.device),
-            data={"counts": self.data.counts(), "classes": len(self.data.class_map)},
-            evaluation=figures,
-            tasks={task.name: _task_facts(task) for task in self.tasks},
-            **({} if verdict is None else {"time_cap": verdict.to_dict()}),
+        ending = Ending(
+            self.cfg, self.experiment, self.data, self.memory, self.tasks, self.loop.seconds, is_capped=self.is_capped
         )
-        report_path = write_report(self.experiment.dir)
-        if verdict is not None and not verdict.is_success:
-            raise no_success(self.cfg, verdict, report_path)
-        return RunResult(self.experiment.dir, figures, seconds, report_path, metrics_path)
+        return ending.run(started)
 
     def _prepare(self, tb: TBWriter, stop: StopRequest) -> None:
         """Build the tasks, bring them to where training goes on, and record what the run starts from."""
@@ -232,7 +187,7 @@ class Run:
 
     def _after_epoch(self, task: Task, result: ValidationResult) -> None:
         self._save(best=(task.name,) if result.is_best else ())
-        self._write_metrics(None)
+        write_metrics(self.experiment.dir, self.tasks)
 
     def _save_if_due(self) -> None:
         minutes = self.cfg.train.checkpoint_minutes
@@ -268,39 +223,6 @@ class Run:
         if judged:
             self._save(best=judged)
 
-    def _limit_of_a_card(self) -> AbstractContextManager[None]:
-        # Without a GPU the limit would hit plots and pages too, which take no part of a card's memory.
-        return self.memory.enforced() if self.memory.is_cuda else nullcontext()
-
-    def _evaluate(self, split: str) -> dict[str, Any]:
-        """Judge the best models on `split`; after a time limit, a model that is not there or broken is a finding."""
-        if not self.is_capped:
-            return SplitEvaluation(self.cfg, self.data, self.experiment.dir, self.memory.device).run(split)
-        cfg = OmegaConf.create(config_snapshot(self.cfg))
-        cfg.train.tasks = [task.name for task in self.tasks if task.clock.step > 0]
-        try:
-            return SplitEvaluation(cfg, self.data, self.experiment.dir, self.memory.device).run(split)
-        except CheckpointError as error:
-            logger.error("%s", error)
-            return {"split": split}
-
-    def _judge_time_cap(self, figures: dict[str, Any]) -> TimeCapVerdict:
-        verdict = judge_time_cap(current_stage(self.cfg), gather_evidence(self.tasks, self.loop.seconds, figures))
-        outcome = "success" if verdict.is_success else "no success"
-        why = verdict.failures() or "every check of the stage holds"
-        self.experiment.decide("time cap", "training", outcome, why)
-        logger.info("ended by the time limit: %s (%s)", outcome, why)
-        return verdict
-
-    def _history(self) -> dict[str, list[dict[str, Any]]]:
-        return {task.name: task.history for task in self.tasks}
-
-    def _write_metrics(self, test: dict[str, Any] | None) -> Path:
-        metrics: dict[str, Any] = {"history": self._history()}
-        if test is not None:
-            metrics["test"] = test
-        return dump_metrics_json(metrics, self.experiment.dir / "reports" / "metrics.json")
-
     def _link_detection_data(self, loaders: TwoStageLoaders) -> None:
         """Lay the detector's data out as a YOLO data set of links, for other tools to train on the very same split."""
         if loaders.det_train is None:
@@ -308,17 +230,3 @@ class Run:
         images = self.cfg.data.detection.images
         rows = {split: self.data.labelled_rows(split, images) for split in ("train", "val")}
         export_yolo(self.data.records, rows, self.data.root, self.experiment.dir / "detection_data")
-
-
-def _task_facts(task: Task) -> dict[str, Any]:
-    totals = task.log.totals
-    return {
-        "epochs": task.clock.epoch,
-        "steps": task.clock.step,
-        "samples": task.clock.samples,
-        "skipped": task.clock.skipped,
-        "stopped_early": task.clock.is_stopped,
-        "best": task.stopping.get("best"),
-        "throughput": totals.throughput(),
-        "data_wait_share": totals.data_wait_share(),
-    }

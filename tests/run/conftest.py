@@ -13,7 +13,8 @@ import pytest
 
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
 from pillsnap.training import loop
-from pillsnap.training.run import RunResult, run_training
+from pillsnap.training.ending import RunResult
+from pillsnap.training.run import run_training
 from tests.run.tiny import tiny_config
 
 HOUR = 3600.0

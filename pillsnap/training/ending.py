@@ -1,0 +1,151 @@
+"""The end of a run: the best models are judged, and figures, pictures and the report are written."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from pillsnap.config.loading import config_snapshot
+from pillsnap.data.twostage import FINAL_STAGE, TwoStageData
+from pillsnap.errors import CheckpointError
+from pillsnap.evaluation.experiment import SplitEvaluation
+from pillsnap.evaluation.metrics_file import dump_metrics_json
+from pillsnap.evaluation.plot_history import plot_history
+from pillsnap.evaluation.report import write_report
+from pillsnap.memory import DeviceMemory, free_memory
+from pillsnap.training.experiment import Experiment
+from pillsnap.training.task import Task
+from pillsnap.training.time_cap import TimeCapVerdict, current_stage, gather_evidence, judge_time_cap, no_success
+
+logger = logging.getLogger("pillsnap")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run leaves behind."""
+
+    exp_dir: Path
+    figures: dict[str, Any]
+    """Of the best models on the test split (stage 4) or the val split; `split` says which."""
+    seconds: float
+    report_path: Path
+    metrics_path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is left to do when no task takes another step."""
+
+    cfg: DictConfig
+    experiment: Experiment
+    data: TwoStageData
+    memory: DeviceMemory
+    tasks: Sequence[Task]
+    seconds_trained: float
+    """Over all processes of the run."""
+    is_capped: bool
+    """The stage's time limit ended training before its last step."""
+
+    def run(self, started: float) -> RunResult:
+        """Judge the best models, write figures, pictures and the report.
+
+        Args:
+            started: When this process began, by `time.monotonic`.
+
+        Raises:
+            GateError: The time limit ended the run, and it is no success; everything was written first.
+        """
+        # A capped run can go on with a longer limit: its training is not over, so the test split stays sealed.
+        is_test_due = self.cfg.data.progressive_validation.current_stage == FINAL_STAGE and not self.is_capped
+        split = "test" if is_test_due and np.any(self.data.split == "test") else "val"
+        self.data.is_test_open = is_test_due
+        for task in self.tasks:
+            task.leave_device()
+        free_memory()
+        with self._limit_of_a_card():
+            figures = self._evaluate(split)
+        metrics_path = write_metrics(self.experiment.dir, self.tasks, figures if split == "test" else None)
+        history = history_of(self.tasks)
+        if any(history.values()):
+            plot_history(history, self.experiment.dir / "reports" / "history.png")
+        verdict = self._judge_time_cap(figures) if self.is_capped else None
+        seconds = time.monotonic() - started
+        self.experiment.write_facts(
+            ended=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(seconds, 1),
+            device=str(self.memory.device),
+            data={"counts": self.data.counts(), "classes": len(self.data.class_map)},
+            evaluation=figures,
+            tasks={task.name: _task_facts(task) for task in self.tasks},
+            **({} if verdict is None else {"time_cap": verdict.to_dict()}),
+        )
+        report_path = write_report(self.experiment.dir)
+        if verdict is not None and not verdict.is_success:
+            raise no_success(self.cfg, verdict, report_path)
+        return RunResult(self.experiment.dir, figures, seconds, report_path, metrics_path)
+
+    def _limit_of_a_card(self) -> AbstractContextManager[None]:
+        # Without a GPU the limit would hit plots and pages too, which take no part of a card's memory.
+        return self.memory.enforced() if self.memory.is_cuda else nullcontext()
+
+    def _evaluate(self, split: str) -> dict[str, Any]:
+        """Judge the best models on `split`; after a time limit, a model that is not there or broken is a finding."""
+        if not self.is_capped:
+            return SplitEvaluation(self.cfg, self.data, self.experiment.dir, self.memory.device).run(split)
+        cfg = OmegaConf.create(config_snapshot(self.cfg))
+        cfg.train.tasks = [task.name for task in self.tasks if task.clock.step > 0]
+        try:
+            return SplitEvaluation(cfg, self.data, self.experiment.dir, self.memory.device).run(split)
+        except CheckpointError as error:
+            logger.error("%s", error)
+            return {"split": split}
+
+    def _judge_time_cap(self, figures: dict[str, Any]) -> TimeCapVerdict:
+        verdict = judge_time_cap(current_stage(self.cfg), gather_evidence(self.tasks, self.seconds_trained, figures))
+        outcome = "success" if verdict.is_success else "no success"
+        why = verdict.failures() or "every check of the stage holds"
+        self.experiment.decide("time cap", "training", outcome, why)
+        logger.info("ended by the time limit: %s (%s)", outcome, why)
+        return verdict
+
+
+def history_of(tasks: Sequence[Task]) -> dict[str, list[dict[str, Any]]]:
+    """Return the figures of every epoch, by task."""
+    return {task.name: task.history for task in tasks}
+
+
+def write_metrics(exp_dir: Path, tasks: Sequence[Task], test: dict[str, Any] | None = None) -> Path:
+    """Write `reports/metrics.json` and return its path.
+
+    Args:
+        exp_dir: The experiment's folder.
+        tasks: Their histories are written.
+        test: Figures of the test split, once it was opened.
+    """
+    metrics: dict[str, Any] = {"history": history_of(tasks)}
+    if test is not None:
+        metrics["test"] = test
+    return dump_metrics_json(metrics, exp_dir / "reports" / "metrics.json")
+
+
+def _task_facts(task: Task) -> dict[str, Any]:
+    totals = task.log.totals
+    return {
+        "epochs": task.clock.epoch,
+        "steps": task.clock.step,
+        "samples": task.clock.samples,
+        "skipped": task.clock.skipped,
+        "stopped_early": task.clock.is_stopped,
+        "best": task.judgement.best,
+        "throughput": totals.throughput(),
+        "data_wait_share": totals.data_wait_share(),
+    }
