@@ -33,8 +33,9 @@ from benchmarks.tasks import benchmark_config, build_task, run_context
 from benchmarks.toy_pills import ToyPills
 from pillsnap.config.loading import for_task
 from pillsnap.data.batches import safe_collate
-from pillsnap.data.loaders import Loader, OrderedSampler, StepSampler
+from pillsnap.data.loaders import Loader
 from pillsnap.data.preprocess import ClassifierInput
+from pillsnap.data.samplers import OrderedSampler, StepSampler
 from pillsnap.errors import PillError
 from pillsnap.jsonfile import save_json
 from pillsnap.training.checkpoint import CheckpointStore
@@ -158,7 +159,7 @@ def _train(folder: Path, num_steps: int, usage: Usage) -> None:
 
 def _task(cfg: DictConfig, context: RunContext) -> Task:
     mean = (0.5, 0.5, 0.5)
-    spec = ClassifierInput(size_px=SIZE_PX, mean=mean, std=mean, interpolation="bilinear", frame_fit="center")
+    spec = ClassifierInput(size_px=SIZE_PX, mean=mean, std=mean, frame_fit="center")
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2),
         nn.BatchNorm2d(8),

@@ -23,8 +23,10 @@ from pillsnap.data.batches import Batch
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.datasets import Key
 from pillsnap.data.items import NO_BOX, ClassificationItems
-from pillsnap.data.loaders import DataMeta, Loader, LoaderTriple, StepSampler, TwoStageLoaders
+from pillsnap.data.loaders import DataMeta, Loader, TwoStageLoaders
 from pillsnap.data.preprocess import ClassifierInput
+from pillsnap.data.samplers import StepSampler
+from pillsnap.data.stores import Stores
 from pillsnap.data.twostage import TwoStageData
 from pillsnap.training.build import build_tasks
 from pillsnap.training.context import RunContext
@@ -141,8 +143,7 @@ def build_task(
         spec: The classifier's input.
         device: Where to train.
     """
-    mine: LoaderTriple = (train_loader, val_loader, None)
-    nothing: LoaderTriple = (None, None, None)
+    mine, nothing = (train_loader, val_loader, None), (None, None, None)
     classification, detection = (mine, nothing) if name == CLASSIFICATION else (nothing, mine)
     loaders = TwoStageLoaders(*classification, *detection, _meta(cfg.model.num_classes, spec))
     (task,) = build_tasks(cfg, {name: model}, loaders, context, device)
@@ -160,4 +161,4 @@ def _meta(num_classes: int, spec: ClassifierInput | None) -> DataMeta:
     items = ClassificationItems(np.arange(len(labels)), np.full(len(labels), NO_BOX), labels)
     # There is no data set behind the batches; a task asks it for its digest only.
     data = cast(TwoStageData, SimpleNamespace(digest=lambda: "benchmark"))
-    return DataMeta(data, ClassMap(tuple(f"K-{index:06d}" for index in range(num_classes))), spec, items)
+    return DataMeta(data, ClassMap(tuple(f"K-{index:06d}" for index in range(num_classes))), spec, items, Stores.none())

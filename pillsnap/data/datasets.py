@@ -1,4 +1,4 @@
-"""PyTorch datasets over the picture table: one for the classifier, one for the detector.
+"""PyTorch datasets over the picture table: two for the classifier, two for the detector.
 
 A dataset is indexed by `(epoch, position)`: the epoch travels with the request, so persistent workers never hold a
 stale one. A picture that cannot be decoded comes back as `Broken`; nothing else is swallowed.
@@ -6,94 +6,51 @@ stale one. A picture that cannot be decoded comes back as `Broken`; nothing else
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from pillsnap.boxes import FloatArray, xyxy_to_cxcywh_norm
-from pillsnap.data.batches import Broken, ClassificationSample, DetectionSample, channels_first
-from pillsnap.data.images import RgbImage, decode_rgb
-from pillsnap.data.items import NO_BOX, ClassificationItems
-from pillsnap.data.preprocess import PAD_VALUE, ClassifierInput, box_view, frame_view, letterbox, resize_longer_side
+from pillsnap.data.batches import (
+    Broken,
+    ClassificationSample,
+    DetectionSample,
+    LoadStats,
+    Sample,
+    Samples,
+    channels_first,
+    shared_images,
+)
+from pillsnap.data.colour import Augmentation, Colour, draw_colour
+from pillsnap.data.images import RgbImage
+from pillsnap.data.items import ClassificationItems
+from pillsnap.data.pixels import DetectorParts, EvaluationParts, TrainingParts
+from pillsnap.data.preprocess import PAD_VALUE, ClassifierInput, letterbox
 from pillsnap.data.randomness import sample_generator, seeded_globals
-from pillsnap.data.records import COMBO, Records
-from pillsnap.data.transforms import Augmentation, training_view
+from pillsnap.data.transforms import random_square
 from pillsnap.errors import BrokenImageError
 
 Key = tuple[int, int]  # (epoch, position in the dataset)
 
 
-View = Callable[[RgbImage, FloatArray | None, int, int, int], RgbImage]
+class ClassificationDataset(Dataset[ClassificationSample | Broken], ABC):
+    """Views of single pills with their class index; a batch is drawn into memory that the main process shares."""
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingView:
-    """Random view of a pill, owned by (seed, epoch, sample, box)."""
-
-    spec: ClassifierInput
-    augmentation: Augmentation
-    view: str
-    seed: int
-
-    def __call__(
-        self, image: RgbImage, box_xyxy: FloatArray | None, epoch: int, sample_id: int, box_number: int
-    ) -> RgbImage:
-        """Return uint8 (S, S, 3)."""
-        rng = sample_generator(self.seed, "classification", epoch, sample_id, box_number)
-        return training_view(image, box_xyxy, self.spec, self.augmentation, self.view, rng)
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationView:
-    """The fixed view used for validation and test: the whole frame, or the padded box."""
-
-    spec: ClassifierInput
-    view: str
-    crop_padding: float
-
-    def __call__(
-        self, image: RgbImage, box_xyxy: FloatArray | None, epoch: int, sample_id: int, box_number: int
-    ) -> RgbImage:
-        """Return uint8 (S, S, 3)."""
-        if box_xyxy is None or self.view == "frame":
-            return frame_view(image, self.spec)
-        return box_view(image, box_xyxy, self.spec, self.crop_padding)
-
-
-class ClassificationDataset(Dataset[ClassificationSample | Broken]):
-    """Views of single pills with their class index.
-
-    A crop of a combination picture always uses its box, whatever the view asks for single pictures: its frame shows
-    other drugs as well.
-    """
-
-    def __init__(
-        self,
-        records: Records,
-        items: ClassificationItems,
-        root: Path,
-        views: tuple[View, View],
-        spec: ClassifierInput,
-    ) -> None:
-        """Serve `items` of `records`, whose pictures lie below `root`.
-
-        Args:
-            records: The picture table.
-            items: The pills to serve.
-            root: The data root.
-            views: How single pictures and how crops of combination pictures are turned into inputs.
-            spec: The input the views make; whoever reads the loader needs it to normalise.
-        """
-        self.records = records
-        self.items = items
-        self.root = root
-        self.view, self.combo_view = views
+    def __init__(self, parts: TrainingParts | EvaluationParts, spec: ClassifierInput) -> None:
+        """Serve the items of `parts` as inputs of `spec`; whoever reads the loader needs it to normalise."""
+        self.parts = parts
         self.spec = spec
+
+    @property
+    def items(self) -> ClassificationItems:
+        """The pills that are served, in the order of their positions."""
+        return self.parts.items
 
     def __len__(self) -> int:
         """Return the number of pills."""
@@ -101,19 +58,80 @@ class ClassificationDataset(Dataset[ClassificationSample | Broken]):
 
     def __getitem__(self, key: Key) -> ClassificationSample | Broken:
         """Return the sample at `(epoch, position)`, or `Broken` when its picture cannot be decoded."""
-        epoch, position = key
+        sample = self.__getitems__([key])[0]
+        assert not isinstance(sample, DetectionSample)
+        return sample
+
+    def __getitems__(self, keys: Sequence[Key]) -> Samples:
+        """Return the samples of a batch; their images lie side by side in one piece of memory."""
+        images = shared_images(len(keys), self.spec.size_px)
+        return _loaded(self._drawn(keys, images), self.parts.take_load, images)
+
+    def _drawn(self, keys: Sequence[Key], images_BHWC: torch.Tensor) -> Iterable[ClassificationSample | Broken]:
+        places = images_BHWC.numpy()
+        originals = self.parts.originals
+        num_drawn = 0
+        for epoch, position in keys:
+            row = int(self.items.rows[position])
+            sample_id = int(originals.records.table.column("sample_id")[row].as_py())
+            try:
+                colour = self.draw(epoch, position, sample_id, places[num_drawn])
+            except BrokenImageError as error:
+                yield Broken(originals.records.image_path(row), str(error), error.kind)
+                continue
+            image_CHW = images_BHWC[num_drawn].permute(2, 0, 1)
+            num_drawn += 1
+            yield ClassificationSample(image_CHW, int(self.items.labels[position]), sample_id, colour)
+
+    @abstractmethod
+    def draw(self, epoch: int, position: int, sample_id: int, out: RgbImage) -> Colour | None:
+        """Draw the view of item `position` into `out`, uint8 (S, S, 3), and return its light.
+
+        Raises:
+            BrokenImageError: The picture cannot be decoded.
+        """
+
+
+class ClassificationTrainingDataset(ClassificationDataset):
+    """Random views of pills, owned by (seed, epoch, sample, box).
+
+    A crop of a combination picture always uses its box, whatever the view asks for single pictures: its frame shows
+    other drugs as well.
+    """
+
+    parts: TrainingParts
+
+    def __init__(self, parts: TrainingParts, spec: ClassifierInput, augmentation: Augmentation, seed: int) -> None:
+        """Draw views of the kind that `parts` keeps levels for."""
+        super().__init__(parts, spec)
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def draw(self, epoch: int, position: int, sample_id: int, out: RgbImage) -> Colour:
+        """Draw a random view and return its random light."""
+        originals = self.parts.originals
         row, number = int(self.items.rows[position]), int(self.items.box_numbers[position])
-        image_path = self.records.image_path(row)
-        try:
-            image = decode_rgb(self.root / image_path)
-        except BrokenImageError as error:
-            return Broken(image_path, str(error))
-        box = None if number == NO_BOX else self.records.boxes_xyxy(row)[number]
-        sample_id = int(self.records.table.column("sample_id")[row].as_py())
-        is_combo = self.records.table.column("task")[row].as_py() == COMBO
-        view = self.combo_view if is_combo else self.view
-        pixels = view(image, box, epoch, sample_id, number)
-        return ClassificationSample(channels_first(pixels), int(self.items.labels[position]), sample_id)
+        rng = sample_generator(self.seed, "classification", epoch, sample_id, number)
+        box, is_combo = originals.box_xyxy(row, number), originals.is_combo(row)
+        view = "box" if is_combo else self.parts.view
+        square = random_square(originals.size_wh(row), box, self.spec.frame_fit, view, rng)
+        degrees = rng.uniform(-self.augmentation.rotation_degrees, self.augmentation.rotation_degrees)
+        self.parts.level(position, square, box, is_combo=is_combo).view(square, degrees, out)
+        return draw_colour(self.augmentation, rng)
+
+
+class ClassificationEvaluationDataset(ClassificationDataset):
+    """The fixed views used for validation and test: the whole frame, or the padded box."""
+
+    parts: EvaluationParts
+
+    def __init__(self, parts: EvaluationParts) -> None:
+        """Serve the views of `parts`."""
+        super().__init__(parts, parts.spec)
+
+    def draw(self, epoch: int, position: int, sample_id: int, out: RgbImage) -> None:
+        """Copy the fixed view; its light is left as it is."""
+        np.copyto(out, self.parts.pixels(position))
 
 
 class DetectionPictures:
@@ -125,14 +143,11 @@ class DetectionPictures:
 
     cache = "ram"
 
-    def __init__(
-        self, records: Records, rows: NDArray[np.int64], root: Path, size_px: int, label: LabelBuilder
-    ) -> None:
-        """Serve the pictures in `rows`; `label` builds the transforms' label from (image, boxes, original size)."""
-        self.records = records
-        self.rows = rows
-        self.root = root
-        self.size_px = size_px
+    def __init__(self, parts: DetectorParts, label: LabelBuilder) -> None:
+        """Serve the pictures of `parts`; `label` builds the transforms' label from (image, boxes, original size)."""
+        self.parts = parts
+        self.records = parts.originals.records
+        self.size_px = parts.size_px
         self.data: dict[str, Any] = {}
         self._label = label
 
@@ -140,19 +155,34 @@ class DetectionPictures:
         """Return the number of pictures."""
         return len(self.rows)
 
-    def decode(self, position: int) -> RgbImage:
-        """Return the picture at `position`, uint8 RGB."""
-        return decode_rgb(self.root / self.records.image_path(int(self.rows[position])))
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Rows of the pictures in the table, in the order of their positions."""
+        return self.parts.rows
 
-    def boxes_norm(self, position: int, size_wh: tuple[int, int]) -> FloatArray:
-        """Return the boxes of the picture at `position`, (N, 4) normalised centre format."""
-        return xyxy_to_cxcywh_norm(self.records.boxes_xyxy(int(self.rows[position])), size_wh)
+    def row(self, position: int) -> int:
+        """Return the row of a picture in the table."""
+        return int(self.rows[position])
 
-    def label(self, position: int, image: RgbImage) -> dict[str, Any]:
-        """Return the transforms' label for a decoded picture, resized so that its longer side fits the input."""
-        height, width = image.shape[:2]
-        boxes = self.boxes_norm(position, (width, height))
-        return self._label(resize_longer_side(image, self.size_px), boxes, (height, width))
+    def sample_id(self, position: int) -> int:
+        """Return the id of a picture."""
+        return int(self.records.table.column("sample_id")[self.row(position)].as_py())
+
+    def broken(self, position: int, error: BrokenImageError) -> Broken:
+        """Return what stands for a picture that cannot be decoded."""
+        return Broken(self.records.image_path(self.row(position)), str(error), error.kind)
+
+    def label(self, position: int) -> dict[str, Any]:
+        """Return the transforms' label for a picture, whose longer side fits the input.
+
+        Raises:
+            BrokenImageError: It cannot be decoded.
+        """
+        image = self.parts.pixels(position)
+        row = self.row(position)
+        width, height = self.parts.originals.size_wh(row)
+        boxes = xyxy_to_cxcywh_norm(self.records.boxes_xyxy(row), (width, height))
+        return self._label(image, boxes, (height, width))
 
     def get_image_and_label(self, position: int) -> dict[str, Any]:
         """Return a mosaic partner; a broken one becomes a grey picture without pills.
@@ -160,7 +190,7 @@ class DetectionPictures:
         It is counted as broken when its own turn comes; losing the good picture it was to stand beside would be wrong.
         """
         try:
-            return self.label(position, self.decode(position))
+            return self.label(position)
         except BrokenImageError:
             grey = np.full((self.size_px, self.size_px, 3), PAD_VALUE, np.uint8)
             return self._label(grey, np.zeros((0, 4), np.float32), (self.size_px, self.size_px))
@@ -190,16 +220,20 @@ class DetectionTrainingDataset(Dataset[DetectionSample | Broken]):
     def __getitem__(self, key: Key) -> DetectionSample | Broken:
         """Return the sample at `(epoch, position)`, or `Broken` when its picture cannot be decoded."""
         epoch, position = key
-        records, row = self.pictures.records, int(self.pictures.rows[position])
         try:
-            image = self.pictures.decode(position)
+            label = self.pictures.label(position)
         except BrokenImageError as error:
-            return Broken(records.image_path(row), str(error))
-        sample_id = int(records.table.column("sample_id")[row].as_py())
+            return self.pictures.broken(position, error)
+        sample_id = self.pictures.sample_id(position)
         transforms = self.mosaic if epoch < self.mosaic_epochs else self.plain
         with seeded_globals(self.seed, "detection", epoch, sample_id):
-            out = transforms(self.pictures.label(position, image))
-        return DetectionSample(out["img"], out["bboxes"].float().reshape(-1, 4).numpy(), sample_id, row)
+            out = transforms(label)
+        boxes = out["bboxes"].float().reshape(-1, 4).numpy()
+        return DetectionSample(out["img"], boxes, sample_id, self.pictures.row(position))
+
+    def __getitems__(self, keys: Sequence[Key]) -> Samples:
+        """Return the samples of a batch."""
+        return _loaded((self[key] for key in keys), self.pictures.parts.take_load)
 
 
 class DetectionEvaluationDataset(Dataset[DetectionSample | Broken]):
@@ -216,13 +250,30 @@ class DetectionEvaluationDataset(Dataset[DetectionSample | Broken]):
     def __getitem__(self, key: Key) -> DetectionSample | Broken:
         """Return the sample at `(epoch, position)` (the epoch does not matter), or `Broken`."""
         _, position = key
-        records, row = self.pictures.records, int(self.pictures.rows[position])
+        pictures = self.pictures
         try:
-            image = self.pictures.decode(position)
+            image = pictures.parts.pixels(position)
         except BrokenImageError as error:
-            return Broken(records.image_path(row), str(error))
-        pixels, geometry = letterbox(image, self.pictures.size_px)
-        target = records.boxes_xyxy(row)
-        boxes = xyxy_to_cxcywh_norm(geometry.to_input(target), (self.pictures.size_px, self.pictures.size_px))
-        sample_id = int(records.table.column("sample_id")[row].as_py())
-        return DetectionSample(channels_first(pixels), boxes, sample_id, row, geometry, target)
+            return pictures.broken(position, error)
+        row = pictures.row(position)
+        pixels, geometry = letterbox(image, pictures.size_px, pictures.parts.originals.size_wh(row))
+        target = pictures.records.boxes_xyxy(row)
+        boxes = xyxy_to_cxcywh_norm(geometry.to_input(target), (pictures.size_px, pictures.size_px))
+        return DetectionSample(channels_first(pixels), boxes, pictures.sample_id(position), row, geometry, target)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Samples:
+        """Return the samples of a batch."""
+        return _loaded((self[key] for key in keys), self.pictures.parts.take_load)
+
+
+def _loaded(
+    samples: Iterable[Sample | Broken], take_load: Callable[[], LoadStats], images_BHWC: torch.Tensor | None = None
+) -> Samples:
+    """Load the samples of a batch and note what that took."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = list(samples)
+    load = take_load()
+    load.wall_s, load.cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+    load.view_s = load.wall_s - load.read_s - load.decode_s
+    load.num_samples = len(found)
+    return Samples(found, load, images_BHWC)

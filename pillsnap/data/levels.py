@@ -19,7 +19,9 @@ from pillsnap.data.images import RgbImage
 from pillsnap.data.preprocess import GREY, Crop, box_square, crop_resize
 
 REGION_PADDING = 0.35  # of the box's longer side, on each end: the loosest close view, turned, sees little beyond it
-REGION_REACH = 1.15  # a view up to so many times as wide as the region is cut from it; beyond, a mirror fills the corners
+REGION_REACH = (
+    1.15  # a view up to so many times as wide as the region is cut from it; beyond, a mirror fills the corners
+)
 MIN_GAIN = 1.15  # a region sharper than the frame by less than this is not worth its bytes
 
 

@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,20 +19,22 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pillsnap.config.loading import for_task
 from pillsnap.data.batches import safe_collate
 from pillsnap.data.classes import ClassMap
+from pillsnap.data.colour import Augmentation
 from pillsnap.data.datasets import (
-    ClassificationDataset,
+    ClassificationEvaluationDataset,
+    ClassificationTrainingDataset,
     DetectionEvaluationDataset,
     DetectionPictures,
     DetectionTrainingDataset,
-    EvaluationView,
     Key,
-    TrainingView,
 )
 from pillsnap.data.items import ClassificationItems, classification_items
+from pillsnap.data.levels import LevelSizes
+from pillsnap.data.pixels import DetectorParts, EvaluationParts, Originals, TrainingParts
 from pillsnap.data.preprocess import ClassifierInput
-from pillsnap.data.randomness import epoch_order
 from pillsnap.data.records import COMBO, SINGLE
-from pillsnap.data.transforms import Augmentation
+from pillsnap.data.samplers import OrderedSampler, StepSampler
+from pillsnap.data.stores import Stores
 from pillsnap.data.twostage import TwoStageData, is_training_over, load_data
 from pillsnap.memory import lift_address_space_limit
 from pillsnap.models.classifier_efficientnetv2_s import build_classification_model
@@ -45,71 +46,7 @@ logger = logging.getLogger("pillsnap")
 LOG_FILE = Path("logs", "pillsnap.log")  # of an experiment
 
 
-class StepSampler(Sampler[list[Key]]):
-    """Yields, step by step, the `(epoch, position)` keys of the samples of one optimizer step.
-
-    `drop_last` drops samples that do not fill a micro-batch; a last step with fewer micro-batches is kept, so no
-    accumulation group is lost (LOP-3). A set smaller than one micro-batch is never dropped.
-    """
-
-    def __init__(
-        self, num_samples: int, *, batch_size: int, grad_accum_steps: int, drop_last: bool, seed: int, task: str
-    ) -> None:
-        """Plan steps of `batch_size * grad_accum_steps` samples over `num_samples`."""
-        dropped = num_samples % batch_size if drop_last and num_samples >= batch_size else 0
-        self.num_samples = num_samples
-        self.num_used = num_samples - dropped
-        self.step_size = batch_size * grad_accum_steps
-        self.seed = seed
-        self.task = task
-        self.epoch = 0
-        self.start_sample = 0
-
-    def __len__(self) -> int:
-        """Return the number of optimizer steps of a whole epoch."""
-        return -(-self.num_used // self.step_size)
-
-    def set_position(self, epoch: int, start_sample: int = 0, *, step_size: int | None = None) -> None:
-        """Make the next iteration begin at `start_sample` of `epoch`'s order, without visiting what lies before.
-
-        Args:
-            epoch: Decides the order.
-            start_sample: Samples of the epoch that are used up.
-            step_size: Samples of a step from here on; None leaves it.
-        """
-        self.epoch = epoch
-        self.start_sample = start_sample
-        if step_size is not None:
-            self.step_size = step_size
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        """Yield the keys of the remaining steps of the epoch."""
-        epoch, step_size = self.epoch, self.step_size
-        order = epoch_order(self.num_samples, self.seed, self.task, epoch)[: self.num_used]
-        for start in range(self.start_sample, self.num_used, step_size):
-            yield [(epoch, int(position)) for position in order[start : start + step_size]]
-
-
-class OrderedSampler(Sampler[list[Key]]):
-    """Yields the keys of a whole set in order, `batch_size` at a time, for validation and test."""
-
-    def __init__(self, num_samples: int, batch_size: int) -> None:
-        """Cover `num_samples` in batches of at most `batch_size`."""
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return -(-self.num_samples // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        """Yield lists of `(0, position)`."""
-        for start in range(0, self.num_samples, self.batch_size):
-            yield [(0, position) for position in range(start, min(start + self.batch_size, self.num_samples))]
-
-
 Loader = DataLoader[Any]
-LoaderTriple = tuple[Loader | None, Loader | None, Loader | None]  # train, val, test
 
 
 @dataclass(frozen=True)
@@ -120,6 +57,7 @@ class DataMeta:
     class_map: ClassMap
     classifier_input: ClassifierInput | None
     train_items: ClassificationItems
+    stores: Stores
 
 
 class TwoStageLoaders(NamedTuple):
@@ -154,51 +92,60 @@ def build_dataloaders_twostage(cfg: DictConfig, *, classifier_input: ClassifierI
     return build_loaders(load_data(cfg), cfg, classifier_input)
 
 
-def build_loaders(data: TwoStageData, cfg: DictConfig, spec: ClassifierInput | None) -> TwoStageLoaders:
+def build_loaders(
+    data: TwoStageData, cfg: DictConfig, spec: ClassifierInput | None, stores: Stores | None = None
+) -> TwoStageLoaders:
     """Return the loaders over data that is already read; see `build_dataloaders_twostage`.
 
     Args:
         data: The run's data.
         cfg: The resolved configuration.
         spec: The classifier's input; None when the classifier is not trained, whose loaders are then None.
+        stores: Where decoded pixels are kept; None opens what the configuration asks for.
     """
+    stores = Stores.from_config(cfg) if stores is None else stores
     exp_dir, stage = Path(cfg.paths.exp_dir), cfg.data.progressive_validation.current_stage
     data.is_test_open = data.is_test_open or is_training_over(exp_dir, stage)
     train_items = _train_items(data, cfg)
-    meta = DataMeta(data, data.class_map, spec, train_items)
-    classification: LoaderTriple = (None, None, None)
-    if spec is not None and "classification" in cfg.train.tasks:
-        classification = (
-            _classification_train(data, cfg, spec, train_items),
-            classification_evaluation_loader(data, cfg, spec, "val"),
-            classification_evaluation_loader(data, cfg, spec, "test") if data.is_test_open else None,
-        )
-    detection: LoaderTriple = (None, None, None)
-    if "detection" in cfg.train.tasks:
-        detection = (
-            _detection_train(data, cfg),
-            detection_evaluation_loader(data, cfg, "val"),
-            detection_evaluation_loader(data, cfg, "test") if data.is_test_open else None,
-        )
-    return TwoStageLoaders(*classification, *detection, meta)
+    meta = DataMeta(data, data.class_map, spec, train_items, stores)
+    has_classification = spec is not None and "classification" in cfg.train.tasks
+    has_detection = "detection" in cfg.train.tasks
+    # Validation first: while it runs nothing else does, so its places in the hot set are worth most.
+    cls_val = cls_train = cls_test = det_val = det_train = det_test = None
+    if has_classification:
+        assert spec is not None
+        cls_val = classification_evaluation_loader(data, cfg, spec, "val", stores)
+    if has_detection:
+        det_val = detection_evaluation_loader(data, cfg, "val", stores)
+    if has_classification:
+        assert spec is not None
+        cls_train = _classification_train(data, cfg, spec, train_items, stores)
+        cls_test = classification_evaluation_loader(data, cfg, spec, "test") if data.is_test_open else None
+    if has_detection:
+        det_train = _detection_train(data, cfg, stores)
+        det_test = detection_evaluation_loader(data, cfg, "test") if data.is_test_open else None
+    return TwoStageLoaders(cls_train, cls_val, cls_test, det_train, det_val, det_test, meta)
 
 
-def classification_evaluation_loader(data: TwoStageData, cfg: DictConfig, spec: ClassifierInput, split: str) -> Loader:
+def classification_evaluation_loader(
+    data: TwoStageData, cfg: DictConfig, spec: ClassifierInput, split: str, stores: Stores | None = None
+) -> Loader:
     """Return the classifier's loader over `split` in order, with the fixed views of evaluation."""
-    padding = cfg.inference.crop_padding
     eval_view = cfg.data.classification.eval_view
-    view = EvaluationView(spec, eval_view, padding)
-    combo_view = EvaluationView(spec, "box", padding)
-    dataset = ClassificationDataset(
-        data.records, data.evaluation_items(split, eval_view), data.root, (view, combo_view), spec
-    )
-    sampler = OrderedSampler(len(dataset), for_task(cfg, "classification").train.batch_size)
-    return _loader(dataset, sampler, cfg, is_training=False)
+    items = data.evaluation_items(split, eval_view)
+    originals = Originals(data.records, data.root)
+    parts = EvaluationParts(originals, items, spec, eval_view, cfg.inference.crop_padding)
+    if stores is not None:
+        stores.open(f"classification-{split}", parts)
+    sampler = OrderedSampler(len(items), for_task(cfg, "classification").train.batch_size)
+    return _loader(ClassificationEvaluationDataset(parts), sampler, cfg, is_training=False)
 
 
-def detection_evaluation_loader(data: TwoStageData, cfg: DictConfig, split: str) -> Loader:
+def detection_evaluation_loader(
+    data: TwoStageData, cfg: DictConfig, split: str, stores: Stores | None = None
+) -> Loader:
     """Return the detector's loader over `split` in order, letterboxed."""
-    pictures = _pictures(data, cfg, split)
+    pictures = _pictures(data, cfg, split, stores)
     sampler = OrderedSampler(len(pictures), for_task(cfg, "detection").train.batch_size)
     return _loader(DetectionEvaluationDataset(pictures), sampler, cfg, is_training=False)
 
@@ -210,17 +157,19 @@ def _train_items(data: TwoStageData, cfg: DictConfig) -> ClassificationItems:
 
 
 def _classification_train(
-    data: TwoStageData, cfg: DictConfig, spec: ClassifierInput, items: ClassificationItems
+    data: TwoStageData, cfg: DictConfig, spec: ClassifierInput, items: ClassificationItems, stores: Stores
 ) -> Loader:
+    sizes = LevelSizes(spec.size_px, spec.frame_fit)
+    originals = Originals(data.records, data.root)
+    parts = TrainingParts(originals, items, sizes, cfg.data.classification.train_view)
+    stores.open("classification-train", parts)
     augmentation = Augmentation(**cfg.train.classification.augment)
-    view = TrainingView(spec, augmentation, cfg.data.classification.train_view, cfg.train.seed)
-    combo_view = TrainingView(spec, augmentation, "box", cfg.train.seed)
-    dataset = ClassificationDataset(data.records, items, data.root, (view, combo_view), spec)
+    dataset = ClassificationTrainingDataset(parts, spec, augmentation, cfg.train.seed)
     return _loader(dataset, _step_sampler(len(dataset), cfg, "classification"), cfg, is_training=True)
 
 
-def _detection_train(data: TwoStageData, cfg: DictConfig) -> Loader:
-    pictures = _pictures(data, cfg, "train")
+def _detection_train(data: TwoStageData, cfg: DictConfig, stores: Stores) -> Loader:
+    pictures = _pictures(data, cfg, "train", stores)
     augment, size_px = cfg.train.detection.augment, cfg.detection.image_size
     mosaic = training_transforms(pictures, size_px, dict(augment), mosaic=True)
     plain = training_transforms(pictures, size_px, dict(augment), mosaic=False)
@@ -229,9 +178,13 @@ def _detection_train(data: TwoStageData, cfg: DictConfig) -> Loader:
     return _loader(dataset, _step_sampler(len(dataset), cfg, "detection"), cfg, is_training=True)
 
 
-def _pictures(data: TwoStageData, cfg: DictConfig, split: str) -> DetectionPictures:
+def _pictures(data: TwoStageData, cfg: DictConfig, split: str, stores: Stores | None) -> DetectionPictures:
     rows = data.labelled_rows(split, cfg.data.detection.images)
-    return DetectionPictures(data.records, rows, data.root, cfg.detection.image_size, detection_label)
+    originals = Originals(data.records, data.root)
+    parts = DetectorParts(originals, rows, cfg.detection.image_size, is_training=split == "train")
+    if stores is not None:
+        stores.open(f"detection-{split}", parts)
+    return DetectionPictures(parts, detection_label)
 
 
 def _step_sampler(num_samples: int, cfg: DictConfig, task: Literal["classification", "detection"]) -> StepSampler:

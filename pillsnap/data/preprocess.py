@@ -13,13 +13,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
 from pillsnap.boxes import FloatArray, clip_xyxy
 from pillsnap.data.images import RgbImage
+from pillsnap.errors import CheckpointError
 
 PAD_VALUE = 114  # the grey YOLO models are trained to see as "nothing"
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+GREY = (PAD_VALUE, PAD_VALUE, PAD_VALUE)
+RESIZER = "opencv-area-cubic"
+"""How pictures change size, everywhere: OpenCV's area average when they shrink (it does not alias), its bicubic
+interpolation when they grow. A checkpoint names it, because another one shows a model other pictures."""
 
 Crop = tuple[float, float, float, float]
 
@@ -34,10 +37,10 @@ class ClassifierInput:
     """Per-channel mean of RGB in 0..1, from the weights' own configuration."""
     std: tuple[float, float, float]
     """Per-channel standard deviation of RGB in 0..1."""
-    interpolation: str
-    """`bilinear` or `bicubic`, always antialiased."""
     frame_fit: str
     """How a whole photograph becomes a square: `letterbox` keeps all of it, `center` cuts the central square."""
+    resizer: str = RESIZER
+    """How pictures change size; there is one way."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a checkpoint or JSON."""
@@ -45,7 +48,17 @@ class ClassifierInput:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ClassifierInput:
-        """Rebuild from `to_dict`."""
+        """Rebuild from `to_dict`.
+
+        Raises:
+            CheckpointError: The model was trained on pictures resized in another way.
+        """
+        if values.get("resizer") != RESIZER:
+            raise CheckpointError(
+                f"The classifier was trained on pictures resized by {values.get('resizer', 'an older version')!r}; "
+                f"this version resizes by {RESIZER!r}, and it would answer other pictures than it was judged on. Use "
+                "the version that trained it, or train again."
+            )
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
@@ -63,55 +76,62 @@ def box_square(box_xyxy: FloatArray, padding: float) -> Crop:
     return _square_around((x_min + x_max) / 2, (y_min + y_max) / 2, side)
 
 
-def crop_resize(image: RgbImage, crop: Crop, size_px: int, interpolation: str) -> RgbImage:
-    """Cut `crop` out of a picture and resize it, antialiased; what lies outside the picture becomes grey.
+def crop_resize(image: RgbImage, crop: Crop, size_px: int) -> RgbImage:
+    """Cut the square `crop` out of a picture and resize it by `RESIZER`; what lies outside the picture becomes grey.
 
     Args:
         image: uint8 (H, W, 3).
         crop: x_min, y_min, x_max, y_max in pixels, fractions allowed, may reach outside the picture.
         size_px: Side of the square result.
-        interpolation: `bilinear` or `bicubic`.
 
     Returns:
         uint8 (size_px, size_px, 3).
     """
+    scale = size_px / (crop[2] - crop[0])
+    return _enlarged(image, crop, size_px, scale) if scale >= 1 else _shrunk(image, crop, size_px, scale)
+
+
+def _enlarged(image: RgbImage, crop: Crop, size_px: int, scale: float) -> RgbImage:
+    # Pixel centres lie at half numbers: output u shows picture x = x_min + (u + 1/2) / scale - 1/2.
+    to_picture = np.array(
+        [[1 / scale, 0, crop[0] + 0.5 / scale - 0.5], [0, 1 / scale, crop[1] + 0.5 / scale - 0.5]], np.float64
+    )
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    out = cv2.warpAffine(image, to_picture, (size_px, size_px), flags=flags, borderValue=GREY)
+    return np.asarray(out, np.uint8)
+
+
+def _shrunk(image: RgbImage, crop: Crop, size_px: int, scale: float) -> RgbImage:
     height, width = image.shape[:2]
     x_min, y_min, x_max, y_max = crop
-    scale_x, scale_y = size_px / (x_max - x_min), size_px / (y_max - y_min)
     inside = (max(x_min, 0.0), max(y_min, 0.0), min(x_max, float(width)), min(y_max, float(height)))
-    left, top = round((inside[0] - x_min) * scale_x), round((inside[1] - y_min) * scale_y)
-    right, bottom = round((inside[2] - x_min) * scale_x), round((inside[3] - y_min) * scale_y)
+    left, top = round((inside[0] - x_min) * scale), round((inside[1] - y_min) * scale)
+    right, bottom = round((inside[2] - x_min) * scale), round((inside[3] - y_min) * scale)
     canvas = np.full((size_px, size_px, 3), PAD_VALUE, np.uint8)
-    if right <= left or bottom <= top:
-        return canvas
-    # Only the cropped pixels go through Pillow: converting the whole photograph would cost more than the resize.
-    margin = 4
-    x0, y0 = max(int(inside[0]) - margin, 0), max(int(inside[1]) - margin, 0)
-    x1, y1 = min(int(np.ceil(inside[2])) + margin, width), min(int(np.ceil(inside[3])) + margin, height)
-    part = Image.fromarray(np.ascontiguousarray(image[y0:y1, x0:x1]))
-    box = (inside[0] - x0, inside[1] - y0, inside[2] - x0, inside[3] - y0)
-    canvas[top:bottom, left:right] = np.asarray(
-        part.resize((right - left, bottom - top), RESAMPLING[interpolation], box=box)
-    )
+    # Edges are rounded to whole pixels of the picture, which are the smaller ones here.
+    x0, y0, x1, y1 = (round(value) for value in inside)
+    if right > left and bottom > top and x1 > x0 and y1 > y0:
+        part = image[y0:y1, x0:x1]
+        canvas[top:bottom, left:right] = cv2.resize(part, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     return canvas
 
 
 def frame_view(image: RgbImage, spec: ClassifierInput) -> RgbImage:
     """Return the whole photograph as the classifier sees it, uint8 (S, S, 3)."""
     height, width = image.shape[:2]
-    return crop_resize(image, frame_square((width, height), spec.frame_fit), spec.size_px, spec.interpolation)
+    return crop_resize(image, frame_square((width, height), spec.frame_fit), spec.size_px)
 
 
 def box_view(image: RgbImage, box_xyxy: FloatArray, spec: ClassifierInput, padding: float = 0.1) -> RgbImage:
     """Return the square crop around one box as the classifier sees it, uint8 (S, S, 3)."""
-    return crop_resize(image, box_square(box_xyxy, padding), spec.size_px, spec.interpolation)
+    return crop_resize(image, box_square(box_xyxy, padding), spec.size_px)
 
 
 def normalize(images_BCHW: torch.Tensor, spec: ClassifierInput) -> torch.Tensor:
-    """Turn uint8 RGB batches into the classifier's float32 input, on the device they lie on.
+    """Turn RGB batches into the classifier's float32 input, on the device they lie on.
 
     Args:
-        images_BCHW: uint8 (B, 3, S, S).
+        images_BCHW: uint8 or float32 (B, 3, S, S), 0..255.
         spec: Gives mean and standard deviation.
 
     Returns:
@@ -152,23 +172,25 @@ class Letterbox:
         return np.array([self.pad_x, self.pad_y, self.pad_x, self.pad_y], np.float32)
 
 
-def letterbox(image: RgbImage, size_px: int) -> tuple[RgbImage, Letterbox]:
+def letterbox(image: RgbImage, size_px: int, size_wh: tuple[int, int] | None = None) -> tuple[RgbImage, Letterbox]:
     """Fit a photograph into the detector's square, centred on grey, without changing its proportions.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: uint8 (H, W, 3), the photograph or what `resize_longer_side` made of it.
         size_px: Side of the square, pixels.
+        size_wh: Size of the photograph, pixels; None: that of `image`.
 
     Returns:
         uint8 (size_px, size_px, 3) and the map between the two pixel systems.
     """
     height, width = image.shape[:2]
-    resized = resize_longer_side(image, size_px)
+    resized = image if max(height, width) == size_px else resize_longer_side(image, size_px)
     new_height, new_width = resized.shape[:2]
     top, left = (size_px - new_height) // 2, (size_px - new_width) // 2
     canvas = np.full((size_px, size_px, 3), PAD_VALUE, np.uint8)
     canvas[top : top + new_height, left : left + new_width] = resized
-    return canvas, Letterbox(size_px / max(height, width), left, top, (width, height))
+    size_wh = (width, height) if size_wh is None else size_wh
+    return canvas, Letterbox(size_px / max(size_wh), left, top, size_wh)
 
 
 def resize_longer_side(image: RgbImage, size_px: int) -> RgbImage:

@@ -1,7 +1,7 @@
 """The single-pill classifier: EfficientNetV2-S by default, any backbone of timm by name.
 
 Weights come from timm's hub, from a local file, or, when asked for in so many words, from a random start; never from a
-random start because something else did not work. Mean, standard deviation and interpolation are the weights' own.
+random start because something else did not work. Mean and standard deviation are the weights' own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from timm.data.config import resolve_model_data_config
 from timm.models import get_pretrained_cfg, is_model
 from torch import nn
 
-from pillsnap.data.preprocess import RESAMPLING, ClassifierInput
+from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.errors import ModelError
 from pillsnap.models.weights import first_sentence, load_fitting, read_state_dict
 
@@ -92,9 +92,8 @@ def classifier_input(model: nn.Module, size_px: int | None, frame_fit: str) -> C
         frame_fit: `letterbox` or `center`, how a whole photograph becomes a square.
 
     Returns:
-        Mean, standard deviation and interpolation of the weights' own configuration. timm's published weights use
-        `bicubic` or `bilinear`; anything else a configuration may say (`random`, `nearest`) becomes `bicubic`, which
-        is timm's default.
+        Mean and standard deviation of the weights' own configuration. The resizer is this program's own, one for
+        training, validation and use; it differs from the weights' (`bicubic` or `bilinear`) by less than JPEG does.
 
     Raises:
         ModelError: The model accepts only another size.
@@ -108,12 +107,10 @@ def classifier_input(model: nn.Module, size_px: int | None, frame_fit: str) -> C
             f"model.image_size is {size_px}; {model_config.get('architecture')} accepts only {own_size_px}. "
             f"Set model.image_size={own_size_px}, or choose a convolutional backbone."
         )
-    interpolation = str(config["interpolation"])
     return ClassifierInput(
         size_px=size_px,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        interpolation=interpolation if interpolation in RESAMPLING else "bicubic",
         frame_fit=frame_fit,
     )
 

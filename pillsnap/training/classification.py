@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from pillsnap.data.batches import ClassificationBatch
+from pillsnap.data.colour import apply_colour
 from pillsnap.data.datasets import ClassificationDataset
 from pillsnap.data.loaders import Loader
 from pillsnap.data.preprocess import ClassifierInput, normalize
@@ -49,7 +50,7 @@ def classification_parts(
     host_criterion = copy.deepcopy(criterion).cpu()  # weights of labels are looked up where the labels are
 
     def loss(part: ClassificationBatch) -> torch.Tensor:
-        images = normalize(move(part.images_BCHW, precision.device), spec).to(memory_format=layout)
+        images = model_input(part, precision.device, spec).to(memory_format=layout)
         result: torch.Tensor = criterion(model(images), part.labels_B.to(precision.device, non_blocking=True))
         return result
 
@@ -57,6 +58,16 @@ def classification_parts(
         return host_criterion.batch_weight(part.labels_B)
 
     return TrainingParts(model, optimizer, scheduler, scaler, precision, loss, weight)
+
+
+def model_input(part: ClassificationBatch, device: torch.device, spec: ClassifierInput) -> torch.Tensor:
+    """Return what a training step shows the model: a batch in its random light, normalised, on `device`.
+
+    Returns:
+        float32 (B, 3, S, S).
+    """
+    images = move(part.images_BCHW, device)
+    return normalize(images if part.colour_BK is None else apply_colour(images, part.colour_BK), spec)
 
 
 class ClassificationTask(Task):

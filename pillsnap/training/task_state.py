@@ -12,7 +12,8 @@ from torch import nn
 
 from pillsnap.config.loading import for_task
 from pillsnap.data.batches import Batch, Broken
-from pillsnap.data.loaders import Loader, StepSampler
+from pillsnap.data.loaders import Loader
+from pillsnap.data.samplers import StepSampler
 from pillsnap.evaluation.slicing import EvaluationCut
 from pillsnap.training.applied_cut import AppliedCut
 from pillsnap.training.clock import Clock

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from pillsnap.data.datasets import ClassificationDataset, DetectionTrainingDataset
-from pillsnap.data.loaders import StepSampler
 from pillsnap.data.randomness import epoch_order
+from pillsnap.data.samplers import StepSampler
 from pillsnap.errors import GateError
 from pillsnap.training.schedule import TaskName
 from pillsnap.training.task import Task

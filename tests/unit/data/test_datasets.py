@@ -12,18 +12,19 @@ from pillsnap.data.batches import Broken, ClassificationSample, DetectionSample
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.datasets import (
     ClassificationDataset,
+    ClassificationEvaluationDataset,
     DetectionEvaluationDataset,
     DetectionPictures,
     DetectionTrainingDataset,
-    EvaluationView,
 )
 from pillsnap.data.items import NO_BOX, classification_items
+from pillsnap.data.pixels import DetectorParts, EvaluationParts, Originals
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.records import Picture, Records
 from pillsnap.models.detector_yolo11m import detection_label, training_transforms
 from tests.builders import write_image
 
-SPEC = ClassifierInput(size_px=16, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", frame_fit="letterbox")
+SPEC = ClassifierInput(size_px=16, mean=(0.5,) * 3, std=(0.5,) * 3, frame_fit="letterbox")
 AUGMENT = {
     "hsv_h": 0.0, "hsv_s": 0.5, "hsv_v": 0.5, "degrees": 0.0, "translate": 0.1, "scale": 0.5,
     "fliplr": 0.5, "flipud": 0.0, "mixup": 0.0, "mosaic": 1.0,
@@ -76,8 +77,7 @@ def test_items_are_single_pictures_and_the_crops_of_combos() -> None:
 def _classification(root: Path) -> ClassificationDataset:
     records = _records()
     items = classification_items(records, np.arange(5), _class_map(records))
-    views = (EvaluationView(SPEC, "frame", 0.1), EvaluationView(SPEC, "box", 0.1))
-    return ClassificationDataset(records, items, root, views, SPEC)
+    return ClassificationEvaluationDataset(EvaluationParts(Originals(records, root), items, SPEC, "frame", 0.1))
 
 
 @pytest.mark.req("DAT-2")
@@ -108,7 +108,8 @@ def test_a_combos_pill_is_cropped_even_where_singles_are_seen_whole(root: Path) 
 
 
 def _pictures(root: Path) -> DetectionPictures:
-    return DetectionPictures(_records(), np.arange(5), root, 64, detection_label)
+    parts = DetectorParts(Originals(_records(), root), np.arange(5), 64, is_training=True)
+    return DetectionPictures(parts, detection_label)
 
 
 def _training(root: Path) -> DetectionTrainingDataset:

@@ -17,16 +17,16 @@ from pillsnap.data.preprocess import (
     letterbox,
     normalize,
 )
+from pillsnap.errors import CheckpointError
 
 pytestmark = pytest.mark.req("INF-1")
 
 
-def _spec(size_px: int = 32, frame_fit: str = "letterbox", interpolation: str = "bicubic") -> ClassifierInput:
+def _spec(size_px: int = 32, frame_fit: str = "letterbox") -> ClassifierInput:
     return ClassifierInput(
         size_px=size_px,
         mean=(0.5, 0.4, 0.3),
         std=(0.2, 0.3, 0.4),
-        interpolation=interpolation,
         frame_fit=frame_fit,
     )
 
@@ -60,15 +60,34 @@ def test_what_lies_outside_the_photograph_is_grey() -> None:
 
 
 def test_a_crop_wholly_outside_is_all_grey() -> None:
-    assert (crop_resize(_photo(), (500, 500, 540, 540), 16, "bilinear") == PAD_VALUE).all()
+    assert (crop_resize(_photo(), (500, 500, 540, 540), 16) == PAD_VALUE).all()
 
 
-def test_a_crop_equals_resizing_the_whole_photograph() -> None:
+def test_shrinking_takes_the_mean_of_the_pixels_it_joins() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    from PIL import Image
+    expected = photo.reshape(16, 4, 16, 4, 3).mean((1, 3))
+    assert_allclose(crop_resize(photo, (0, 0, 64, 64), 16), expected, atol=0.51)
 
-    expected = np.asarray(Image.fromarray(photo).resize((16, 16), Image.Resampling.BICUBIC))
-    assert np.array_equal(crop_resize(photo, (0, 0, 64, 64), 16, "bicubic"), expected)
+
+def test_a_crop_in_its_own_size_is_a_copy() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    assert np.array_equal(crop_resize(photo, (10, 20, 42, 52), 32), photo[20:52, 10:42])
+
+
+def test_an_enlarged_crop_keeps_its_place() -> None:
+    # A ramp enlarged: every output pixel must show the value at its own place in the photograph.
+    photo = np.repeat(np.arange(0, 240, 4, dtype=np.uint8)[None, :, None], 60, 0).repeat(3, 2)
+    found = crop_resize(photo, (10.25, 10.25, 30.25, 30.25), 80)[40, :, 0]
+    places = 10.25 + (np.arange(80) + 0.5) / 4 - 0.5
+    assert_allclose(found, 4 * places, atol=1.0)
+
+
+@pytest.mark.req("INF-1")
+def test_a_checkpoint_of_another_resizer_is_refused() -> None:
+    with pytest.raises(
+        CheckpointError, match="resized by 'pillow-bicubic'; this version"
+    ):
+        ClassifierInput.from_dict({**_spec().to_dict(), "resizer": "pillow-bicubic"})
 
 
 def test_normalising_subtracts_mean_and_divides_by_deviation() -> None:

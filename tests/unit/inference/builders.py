@@ -21,7 +21,7 @@ BACKBONE = "mobilenetv3_small_050"
 MODEL = {"backbone": BACKBONE, "global_pool": None, "output_stride": None}
 COLOURS = ClassMap(("K-000001", "K-000002", "K-000003"), {"K-000001": "빨간약", "K-000002": "Green"})
 SPEC = ClassifierInput(
-    size_px=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), interpolation="bilinear", frame_fit="letterbox"
+    size_px=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), frame_fit="letterbox"
 )
 DETECTOR_SIZE_PX = 128
 INFERENCE = {

@@ -4,13 +4,14 @@ from typing import Any
 import pytest
 import torch
 
+from pillsnap.data.preprocess import RESIZER
 from pillsnap.errors import CheckpointError
 from pillsnap.inference.checkpoints import CLASSIFIER_FILE, load_classifier, load_detector, read_checkpoint
 from pillsnap.models.classifier_efficientnetv2_s import build_classification_model
 from tests.unit.inference.builders import BACKBONE, COLOURS, checkpoint_of, random_classifier, random_detector
 
 CPU = torch.device("cpu")
-SPEC = {"size_px": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "frame_fit": "center"}
+SPEC = {"size_px": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "resizer": RESIZER, "frame_fit": "center"}
 PATH = Path("exp", CLASSIFIER_FILE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,13 +15,14 @@ from torch.utils.data import DataLoader
 
 from pillsnap.config.loading import load_config
 from pillsnap.data.datasets import (
-    ClassificationDataset,
+    ClassificationEvaluationDataset,
     DetectionPictures,
     DetectionTrainingDataset,
 )
 from pillsnap.data.items import ClassificationItems
-from pillsnap.data.loaders import StepSampler
+from pillsnap.data.pixels import DetectorParts, EvaluationParts, Originals
 from pillsnap.data.records import Picture, Records
+from pillsnap.data.samplers import StepSampler
 from pillsnap.training.schedule import CLASSIFICATION, DETECTION, TaskName
 from pillsnap.training.task import Task
 from pillsnap.training.time_cap import (
@@ -142,7 +144,8 @@ def _sampler(num_samples: int, task: TaskName, batch_size: int = 4) -> StepSampl
 def _classification(labels: list[int], clock: Position) -> FakeTask:
     count = len(labels)
     items = ClassificationItems(np.arange(count), np.zeros(count, np.int64), np.array(labels, np.int64))
-    dataset = ClassificationDataset(cast(Any, None), items, Path(), cast(Any, (None, None)), cast(Any, None))
+    parts = EvaluationParts(cast(Any, None), items, cast(Any, SimpleNamespace()), "frame", 0.1)
+    dataset = ClassificationEvaluationDataset(parts)
     loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=_sampler(count, CLASSIFICATION))
     return FakeTask(CLASSIFICATION, loader, clock)
 
@@ -155,7 +158,9 @@ def _detection(codes: list[list[str]], clock: Position) -> FakeTask:
         )
         for index, row in enumerate(codes)
     ]  # fmt: skip
-    served = DetectionPictures(Records.from_pictures(pictures), np.arange(len(codes)), Path(), 32, cast(Any, None))
+    originals = Originals(Records.from_pictures(pictures), Path())
+    parts = DetectorParts(originals, np.arange(len(codes)), 32, is_training=True)
+    served = DetectionPictures(parts, cast(Any, None))
     dataset = DetectionTrainingDataset(served, cast(Any, None), cast(Any, None), mosaic_epochs=0, seed=3)
     loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=_sampler(len(codes), DETECTION, batch_size=1))
     return FakeTask(DETECTION, loader, clock)

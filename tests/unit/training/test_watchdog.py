@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from pillsnap.data.batches import Broken
 from pillsnap.data.datasets import Key
-from pillsnap.data.loaders import LOG_FILE, Loader, OrderedSampler, _loader
+from pillsnap.data.loaders import LOG_FILE, Loader, _loader
+from pillsnap.data.samplers import OrderedSampler
 from pillsnap.training import watchdog
 from pillsnap.training.telemetry import build_logger
 from pillsnap.training.watchdog import StallWatchdog, catches, dump_stacks

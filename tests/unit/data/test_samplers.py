@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillsnap.data.loaders import OrderedSampler, StepSampler
+from pillsnap.data.samplers import OrderedSampler, StepSampler
 
 
 def _sampler(num_samples: int, *, drop_last: bool = True, batch_size: int = 4, accum: int = 2) -> StepSampler:
