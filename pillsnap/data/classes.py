@@ -13,9 +13,33 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pillsnap.data.records import Records
+import numpy as np
+from numpy.typing import NDArray
+
+from pillsnap.data import columns
+from pillsnap.data.records import COMBO, Records
 from pillsnap.errors import DataError
 from pillsnap.jsonfile import read_json, save_json
+
+
+def codes_shown(records: Records, is_used: NDArray[np.bool_] | None = None) -> dict[str, int]:
+    """Return how many pills of each class key the pictures show: single pictures and boxes of combos.
+
+    Args:
+        records: The picture table.
+        is_used: (N,) marks the pictures that count; None: all.
+    """
+    used = np.ones(len(records), bool) if is_used is None else is_used
+    code = columns.encode(records, "code")
+    box_code, offsets = columns.encode_box_codes(records)
+    is_box_used = np.repeat(used & columns.equals(records, "task", COMBO), np.diff(offsets))
+    found: dict[str, int] = {}
+    for encoded, mask in ((code, used & (code.numbers != columns.ABSENT)), (box_code, is_box_used)):
+        counts = np.bincount(encoded.numbers[mask], minlength=len(encoded.values)).tolist()
+        for value, count in zip(encoded.values, counts, strict=True):
+            if count:
+                found[value] = found.get(value, 0) + count
+    return found
 
 
 @dataclass(frozen=True)
@@ -39,7 +63,13 @@ class ClassMap:
             )
 
     @classmethod
-    def from_records(cls, records: Records, names: Mapping[str, str], ignore: frozenset[str] = frozenset()) -> ClassMap:
+    def from_records(
+        cls,
+        records: Records,
+        names: Mapping[str, str],
+        ignore: frozenset[str] = frozenset(),
+        is_used: NDArray[np.bool_] | None = None,
+    ) -> ClassMap:
         """Build the map from training pictures.
 
         Args:
@@ -47,13 +77,12 @@ class ClassMap:
                 only where crops of combos are not trained on.
             names: Class key -> drug name, for any keys.
             ignore: Keys that are not drugs and get no number.
+            is_used: (N,) marks the pictures that count; None: all.
 
         Returns:
             The keys in sorted order, so that the same pictures always give the same map.
         """
-        box_codes = records.table.column("box_codes").combine_chunks().flatten().unique().to_pylist()
-        codes = set(records.table.column("code").unique().to_pylist()) | set(box_codes)
-        kept = tuple(sorted(codes - ignore - {None}))
+        kept = tuple(sorted(set(codes_shown(records, is_used)) - ignore))
         return cls(kept, {code: names[code] for code in kept if code in names})
 
     def __len__(self) -> int:

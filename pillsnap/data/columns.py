@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +62,11 @@ def sums_of_lists(values: NDArray[np.generic], offsets: NDArray[np.int64]) -> ND
     """Add up `values` list by list, (N,), where list i is `values[offsets[i]:offsets[i + 1]]`."""
     total = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     return np.asarray(total[offsets[1:]] - total[offsets[:-1]], np.int64)
+
+
+def texts(values: Sequence[str], numbers: NDArray[np.integer[Any]]) -> pa.Array:
+    """Return the text `values[number]` for each of `numbers`, as an Arrow array."""
+    return pa.array(values, pa.string()).take(pa.array(numbers))
 
 
 def array_of(records: Records, name: str) -> pa.Array:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pillsnap.data import aihub576
+from pillsnap.data import aihub576, columns
 from pillsnap.data.records import COMBO, SINGLE, Records
 from pillsnap.errors import ConfigError, DataError
 
@@ -23,6 +23,7 @@ logger = logging.getLogger("pillsnap")
 SplitColumn = NDArray[np.object_]
 
 TRAIN, VAL, TEST, UNKNOWN = "train", "val", "test", "unknown"
+SIDES = (TRAIN, VAL, TEST, UNKNOWN)
 
 
 def assign_splits(
@@ -57,7 +58,7 @@ def assign_splits(
         known = ~has_unknown_drug(records)
         if not known.all():
             logger.info("%d pictures are of drugs that only the Validation part holds: unknown", (~known).sum())
-        split[known] = _split_by_groups(records.select(known), fractions, seed)
+        split[known] = _split_by_groups(records, known, fractions, seed)
     elif policy == "given":
         split = _given_split(records, fractions, seed)
     else:
@@ -68,25 +69,32 @@ def assign_splits(
 
 def has_unknown_drug(records: Records) -> NDArray[np.bool_]:
     """Tell for each picture, (N,), whether it shows a drug that only AI Hub's Validation part holds."""
-    is_held_out = (records.column("source") == aihub576.SOURCE) & (records.column("part") == VAL)
-    trained = records.select(~is_held_out).table
-    known = set(trained.column("code").unique().to_pylist())
-    known |= set(trained.column("box_codes").combine_chunks().flatten().unique().to_pylist())
-    codes = records.column("code")
-    unknown = np.zeros(len(records), bool)
-    for row in np.flatnonzero(is_held_out):
-        shown = {codes[row]} if codes[row] is not None else set(records.box_codes(int(row)))
-        unknown[row] = not shown <= known
-    return unknown
+    is_held_out = columns.equals(records, "source", aihub576.SOURCE) & columns.equals(records, "part", VAL)
+    if not is_held_out.any():
+        return is_held_out
+    code = columns.encode(records, "code")
+    box_code, offsets = columns.encode_box_codes(records)
+    num_boxes = np.diff(offsets)
+    is_box_held_out = np.repeat(is_held_out, num_boxes)
+    known = _values_at(code, ~is_held_out) | _values_at(box_code, ~is_box_held_out)
+    is_code_known = np.array([*(value in known for value in code.values), False])[code.numbers]  # the last: null
+    is_box_known = np.array([*(value in known for value in box_code.values), False])[box_code.numbers]
+    has_unknown_box = columns.sums_of_lists(~is_box_known, offsets) > 0
+    return is_held_out & np.where(code.numbers == columns.ABSENT, has_unknown_box, ~is_code_known)
+
+
+def _values_at(encoded: columns.Encoded, mask: NDArray[np.bool_]) -> set[str]:
+    found = np.unique(encoded.numbers[mask])
+    return {encoded.values[number] for number in found if number != columns.ABSENT}
 
 
 def leaking_groups(records: Records, split: SplitColumn) -> list[str]:
     """Return the groups with pictures in more than one of train, val and test, sorted."""
-    splits_of_group: dict[str, set[str]] = defaultdict(set)
-    for group, name in set(zip(records.column("group").tolist(), split.tolist(), strict=True)):
-        if name != UNKNOWN:
-            splits_of_group[group].add(name)
-    return sorted(group for group, names in splits_of_group.items() if len(names) > 1)
+    group = columns.encode(records, "group")
+    num_sides = np.zeros(len(group.values), np.int64)
+    for side in (TRAIN, VAL, TEST):
+        num_sides += np.bincount(group.numbers[split == side], minlength=len(group.values)) > 0
+    return sorted(group.values[number] for number in np.flatnonzero(num_sides > 1))
 
 
 @dataclass(slots=True)
@@ -97,7 +105,7 @@ class _Group:
     order: bytes  # a seeded hash of the name
     num_pictures: int = 0
     has_combo: bool = False
-    codes: Counter[str] = field(default_factory=Counter)
+    codes: dict[str, int] = field(default_factory=dict)
 
     @property
     def stratum(self) -> str | None:
@@ -105,8 +113,12 @@ class _Group:
         return None if self.has_combo else min(self.codes, key=lambda code: (-self.codes[code], code))
 
 
-def _split_by_groups(records: Records, fractions: dict[str, float], seed: int) -> SplitColumn:
-    groups = _groups(records, seed)
+def _split_by_groups(
+    records: Records, is_used: NDArray[np.bool_], fractions: dict[str, float], seed: int
+) -> SplitColumn:
+    """Split the pictures `is_used` marks and return their sides, (number of marks,)."""
+    encoded = columns.encode(records, "group")
+    groups = _groups(records, is_used, encoded, seed)
     strata: dict[str | None, list[_Group]] = defaultdict(list)
     for group in groups:
         strata[group.stratum].append(group)
@@ -121,23 +133,30 @@ def _split_by_groups(records: Records, fractions: dict[str, float], seed: int) -
             len(lonely),
             ", ".join(lonely[:10]),
         )
-    return np.array([split_of[name] for name in records.column("group").tolist()], object)
+    return np.array([split_of.get(name) for name in encoded.values], object)[encoded.numbers[is_used]]
 
 
-def _groups(records: Records, seed: int) -> list[_Group]:
-    """Return the groups in the order of their seeded hashes."""
-    rows = zip(*(records.column(name).tolist() for name in ("group", "task", "code")), strict=True)
-    groups: dict[str, _Group] = {}
-    for (name, task, code), count in Counter(rows).items():
-        if name not in groups:
-            groups[name] = _Group(name, hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=16).digest())
-        group = groups[name]
-        group.num_pictures += count
-        if task == COMBO:
-            group.has_combo = True
-        else:
-            group.codes[code] += count
+def _groups(records: Records, is_used: NDArray[np.bool_], encoded: columns.Encoded, seed: int) -> list[_Group]:
+    """Return the groups of the pictures `is_used` marks in the order of their seeded hashes."""
+    code = columns.encode(records, "code")
+    numbers = encoded.numbers[is_used].astype(np.int64)
+    is_combo = columns.equals(records, "task", COMBO)[is_used]
+    num_pictures = np.bincount(numbers, minlength=len(encoded.values))
+    has_combo = np.bincount(numbers[is_combo], minlength=len(encoded.values)) > 0
+    groups = {
+        number: _Group(encoded.values[number], _order(encoded.values[number], seed), count, combo)
+        for number, (count, combo) in enumerate(zip(num_pictures.tolist(), has_combo.tolist(), strict=True))
+        if count
+    }
+    width = len(code.values)
+    pairs, counts = np.unique(numbers[~is_combo] * width + code.numbers[is_used][~is_combo], return_counts=True)
+    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        groups[pair // width].codes[code.values[pair % width]] = count
     return sorted(groups.values(), key=lambda group: group.order)
+
+
+def _order(name: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=16).digest()
 
 
 def _split_stratum(groups: list[_Group], fractions: dict[str, float]) -> dict[str, str]:
@@ -176,21 +195,13 @@ def _keep_every_class_in_train(groups: list[_Group], split_of: dict[str, str]) -
 
 
 def _given_split(records: Records, fractions: dict[str, float], seed: int) -> SplitColumn:
-    split = records.column("part").astype(object)
-    split[split == ""] = TRAIN
+    part = columns.encode(records, "part")
+    split = np.array([name or TRAIN for name in part.values], object)[part.numbers]
     missing = {name: fraction for name, fraction in fractions.items() if fraction > 0 and not (split == name).any()}
-    is_train = split == TRAIN
+    is_train = np.asarray(split == TRAIN, bool)
     if missing and is_train.any():
         logger.info("the data set has no %s part; split off its train part by groups", " and no ".join(missing))
-        split[is_train] = _split_by_groups(records.select(is_train), missing, seed)
-    leaks = leaking_groups(records, split)
-    if leaks:
-        logger.warning(
-            "%d groups of pictures lie in more than one given part, so its scores are too good (set "
-            "data.split.policy=groups to split again): %s",
-            len(leaks),
-            ", ".join(leaks[:5]),
-        )
+        split[is_train] = _split_by_groups(records, is_train, missing, seed)
     untrained = _single_codes(records, split == VAL) - _single_codes(records, split == TRAIN)
     if untrained:
         logger.warning(
@@ -202,21 +213,29 @@ def _given_split(records: Records, fractions: dict[str, float], seed: int) -> Sp
 
 
 def _single_codes(records: Records, mask: NDArray[np.bool_]) -> set[str]:
-    return set(records.column("code")[mask & (records.column("task") == SINGLE)].tolist())
+    return _values_at(columns.encode(records, "code"), mask & columns.equals(records, "task", SINGLE))
 
 
 def _require_train_and_val(records: Records, split: SplitColumn, val_fraction: float) -> None:
-    counts = Counter(split.tolist())
-    found = f"{len(records)} pictures in {len(set(records.column('group').tolist()))} groups gave {dict(counts)}"
-    if not counts[TRAIN]:
+    counts = count_sides(split)
+    if TRAIN in counts and VAL in counts:
+        return
+    num_groups = len(columns.encode(records, "group").values)
+    found = f"{len(records)} pictures in {num_groups} groups gave {counts}"
+    if TRAIN not in counts:
         raise DataError(
             f"No picture is left to train on: {found}. The data set's train part must hold pictures (drugs that only "
             "AI Hub's Validation part holds are kept as unknown). Move pictures there, or, for other data sets, set "
             "data.split.policy=groups."
         )
-    if not counts[VAL]:
-        raise DataError(
-            f"No picture is left to validate on: {found}. Val needs data.split.val_fraction above 0 (it is "
-            f"{val_fraction}) and a class with two groups of pictures or more. Add pictures, raise the fraction, or "
-            "give the data set a val part and set data.split.policy=given."
-        )
+    raise DataError(
+        f"No picture is left to validate on: {found}. Val needs data.split.val_fraction above 0 (it is "
+        f"{val_fraction}) and a class with two groups of pictures or more. Add pictures, raise the fraction, or "
+        "give the data set a val part and set data.split.policy=given."
+    )
+
+
+def count_sides(split: SplitColumn) -> dict[str, int]:
+    """Return how many pictures each side has; those without a picture are left out."""
+    counts = {side: int(np.count_nonzero(split == side)) for side in SIDES}
+    return {side: count for side, count in counts.items() if count}

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from pillsnap.data import columns
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.index import lies_in_data, load_index
 from pillsnap.data.items import ClassificationItems, classification_items
 from pillsnap.data.records import COMBO, SINGLE, Records
-from pillsnap.data.splits import assign_splits
+from pillsnap.data.splits import SIDES, assign_splits
 from pillsnap.errors import CheckpointError, ConfigError, DataError
 from pillsnap.manifest import read_manifest
 
@@ -55,17 +57,21 @@ class TwoStageData:
 
     def digest(self) -> str:
         """Return a hash of which picture lies on which side; a resume must find the same."""
-        lines = [f"{sample}:{side}" for sample, side in zip(self.records.column("sample_id"), self.split, strict=True)]
-        return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+        # One Arrow array of "id:side\n": what its lines are joined to lies in its buffer already.
+        sides = columns.texts([f"{side}\n" for side in SIDES], self._side_numbers())
+        ids = columns.array_of(self.records, "sample_id").cast(pa.string())
+        lines = pc.binary_join_element_wise(ids, sides, ":")
+        length = pc.sum(pc.binary_length(lines)).as_py() or 1
+        text = memoryview(lines.buffers()[2] or b"")[: length - 1]  # without the last line's end
+        return hashlib.blake2b(text, digest_size=8).hexdigest()
 
     def labelled_rows(self, split: str, images: str) -> NDArray[np.int64]:
         """Return the rows of `split` that the detector uses: `combo` pictures, or `all` that have boxes."""
         rows = self.rows(split)
-        task = self.records.column("task")[rows]
-        if images == COMBO:
-            return np.asarray(rows[task == COMBO], np.int64)
-        has_boxes = np.array([len(self.records.boxes_xyxy(int(row))) > 0 for row in rows], bool)
-        return np.asarray(rows[(task == COMBO) | has_boxes], np.int64)
+        is_labelled = columns.equals(self.records, "task", COMBO)
+        if images != COMBO:
+            is_labelled |= columns.num_boxes(self.records) > 0
+        return np.asarray(rows[is_labelled[rows]], np.int64)
 
     def evaluation_items(self, split: str, view: str) -> ClassificationItems:
         """Return what the classifier is judged on.
@@ -83,12 +89,20 @@ class TwoStageData:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many pictures and boxes of each task every split holds (counting only; opens nothing)."""
-        task = self.records.column("task")
+        task = columns.encode(self.records, "task")
+        sides, width = self._side_numbers(), len(task.values)
+        table = np.bincount(sides * width + task.numbers, minlength=len(SIDES) * width).reshape(len(SIDES), width)
         found: dict[str, dict[str, int]] = {}
-        for split, kind in Counter(zip(self.split, task, strict=True)):
-            mask = (self.split == split) & (task == kind)
-            found.setdefault(str(split), {})[str(kind)] = int(mask.sum())
+        for side, kind in zip(*np.nonzero(table), strict=True):
+            found.setdefault(SIDES[side], {})[task.values[kind]] = int(table[side, kind])
         return found
+
+    def _side_numbers(self) -> NDArray[np.int64]:
+        """Return each picture's place in `SIDES`, (N,)."""
+        numbers = np.zeros(len(self.split), np.int64)
+        for number, side in enumerate(SIDES):
+            numbers[self.split == side] = number
+        return numbers
 
 
 def load_data(cfg: DictConfig) -> TwoStageData:
@@ -108,8 +122,7 @@ def load_data(cfg: DictConfig) -> TwoStageData:
         test_fraction=cfg.data.split.test_fraction,
         seed=cfg.data.split.seed,
     )
-    train = scan.records.select(split == "train")
-    class_map = ClassMap.from_records(train, scan.names, frozenset(cfg.data.ignore_classes))
+    class_map = ClassMap.from_records(scan.records, scan.names, frozenset(cfg.data.ignore_classes), split == "train")
     data = TwoStageData(root, scan.records, split, class_map, len(scan.problems))
     _require_tasks(data, cfg)
     _check_num_classes(cfg, len(class_map))
@@ -164,9 +177,9 @@ def _require_tasks(data: TwoStageData, cfg: DictConfig) -> None:
                     "and to validate. Add pictures, or change data.split."
                 )
     if "detection" in cfg.train.tasks:
+        has_boxes = columns.num_boxes(data.records) > 0
         for split in ("train", "val"):
-            rows = data.labelled_rows(split, cfg.data.detection.images)
-            if not any(len(data.records.boxes_xyxy(int(row))) for row in rows):
+            if not has_boxes[data.labelled_rows(split, cfg.data.detection.images)].any():
                 raise DataError(
                     f"{data.root} has no {cfg.data.detection.images} picture with boxes in its {split} split, so the "
                     "detector cannot be trained. Set data.detection.images=all to use single pictures with boxes, add "
