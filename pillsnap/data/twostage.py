@@ -21,7 +21,7 @@ from pillsnap.data import columns
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.index import lies_in_data, load_index
 from pillsnap.data.items import ClassificationItems, classification_items
-from pillsnap.data.records import COMBO, SINGLE, Records
+from pillsnap.data.records import COMBO, SINGLE, Problem, Records
 from pillsnap.data.splits import SIDES, assign_splits
 from pillsnap.errors import CheckpointError, ConfigError, DataError
 from pillsnap.manifest import read_manifest
@@ -39,7 +39,8 @@ class TwoStageData:
     records: Records
     split: NDArray[np.object_]
     class_map: ClassMap
-    num_problems: int
+    problems: list[Problem]
+    """What the reader found wrong with single files."""
     is_test_open: bool = field(default=False)
 
     def rows(self, split: str) -> NDArray[np.int64]:
@@ -123,7 +124,7 @@ def load_data(cfg: DictConfig) -> TwoStageData:
         seed=cfg.data.split.seed,
     )
     class_map = ClassMap.from_records(scan.records, scan.names, frozenset(cfg.data.ignore_classes), split == "train")
-    data = TwoStageData(root, scan.records, split, class_map, len(scan.problems))
+    data = TwoStageData(root, scan.records, split, class_map, scan.problems)
     _require_tasks(data, cfg)
     _check_num_classes(cfg, len(class_map))
     return data

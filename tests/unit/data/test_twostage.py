@@ -40,7 +40,7 @@ def _data(num_pictures: int = 6) -> TwoStageData:
         )
         for number, (code, boxes) in enumerate(rows[:num_pictures])
     )
-    return TwoStageData(Path(), records, np.array(SPLIT[:num_pictures], object), ClassMap(("a", "b")), 0)
+    return TwoStageData(Path(), records, np.array(SPLIT[:num_pictures], object), ClassMap(("a", "b")), [])
 
 
 @pytest.mark.parametrize("num_pictures", [0, 1, 6])
