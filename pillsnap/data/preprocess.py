@@ -53,7 +53,7 @@ class ClassifierInput:
         Raises:
             CheckpointError: The model was trained on pictures resized in another way.
         """
-        if values.get("resizer") != RESIZER:
+        if "size_px" in values and values.get("resizer") != RESIZER:
             raise CheckpointError(
                 f"The classifier was trained on pictures resized by {values.get('resizer', 'an older version')!r}; "
                 f"this version resizes by {RESIZER!r}, and it would answer other pictures than it was judged on. Use "
@@ -138,7 +138,7 @@ def normalize(images_BCHW: torch.Tensor, spec: ClassifierInput) -> torch.Tensor:
         float32 (B, 3, S, S), (x / 255 - mean) / std.
     """
     mean, std = _channel_constants(spec.mean, spec.std, images_BCHW.device)
-    return (images_BCHW.float() - mean) / std
+    return torch.sub(images_BCHW, mean).div_(std)
 
 
 @functools.lru_cache(maxsize=8)

@@ -112,6 +112,7 @@ def _classification_task(
             "num_classes": len(meta.class_map),
             "class map": meta.class_map.digest,
             "model.image_size": cfg.model.image_size,
+            "resizer": spec.resizer,
             "model.global_pool": cfg.model.global_pool,
             "model.output_stride": cfg.model.output_stride,
             **_shared_identity(cfg, loaders),
