@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pillsnap.config.rules import DISTINCT, Count, CountOrZero, Name, PathText, above, at_least, between, inside
+from pillsnap.config.rules import (
+    DISTINCT,
+    NOT_EMPTY,
+    Count,
+    CountOrZero,
+    Name,
+    PathText,
+    Share,
+    above,
+    at_least,
+    between,
+    inside,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +110,8 @@ class Data:
     """How the folder is laid out; auto looks at it."""
     progressive_validation: ProgressiveValidation
     split: Split
+    max_corruption: Share
+    """Largest share of damaged files among the pictures; above it the run saves, lists them and ends with exit code 3."""
     ignore_classes: Annotated[list[Name], DISTINCT]
     """Class keys that are no drugs, such as a folder of scenery."""
     classification: ClassificationData
@@ -120,6 +134,10 @@ class DataLoading:
 
     num_workers: CountOrZero
     """Processes that decode pictures; 0 decodes in the training process. The samples are the same either way."""
+    autotune_workers: bool
+    """Measure `autotune_candidates` at the start of a run and use the fastest in place of `num_workers`."""
+    autotune_candidates: Annotated[list[Count], NOT_EMPTY, DISTINCT]
+    """Numbers of workers to measure; those above the cores at hand count as that number."""
     pin_memory: bool
     """Page-locked host memory for faster copies to the GPU; no effect without one."""
     pin_memory_device: Name
