@@ -10,6 +10,8 @@ import torch
 from pillsnap.data.batches import Broken, ClassificationBatch
 from pillsnap.training.feed import DeviceFeed, feed
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
 
 def _batches(count: int, *, pinned: bool = False) -> Iterator[ClassificationBatch]:
     for number in range(count):
@@ -31,6 +33,7 @@ def test_only_the_images_of_a_batch_move() -> None:
 
 
 @pytest.mark.gpu
+@NEEDS_GPU
 def test_a_gpu_gets_every_batch_in_order_with_its_images_on_the_device() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     found = list(DeviceFeed(_batches(5, pinned=True), device))
@@ -39,6 +42,7 @@ def test_a_gpu_gets_every_batch_in_order_with_its_images_on_the_device() -> None
 
 
 @pytest.mark.gpu
+@NEEDS_GPU
 def test_a_batch_of_broken_pictures_passes_through() -> None:
     broken = [Broken("a.png", "cut off")]
     found = list(DeviceFeed(iter([broken]), torch.device("cuda", torch.cuda.current_device())))
@@ -46,6 +50,7 @@ def test_a_batch_of_broken_pictures_passes_through() -> None:
 
 
 @pytest.mark.gpu
+@NEEDS_GPU
 def test_an_error_ahead_comes_before_the_batch_in_hand() -> None:
     def failing() -> Iterator[ClassificationBatch]:
         yield from _batches(1, pinned=True)
