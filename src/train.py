@@ -1,6 +1,11 @@
 """Address fixed by the specification (ADR-1): everything here lives in the package `pillsnap`."""
 
 from pillsnap.cli.train import main
+from pillsnap.config.stage_overrides import (
+    apply_stage_overrides,
+    enable_large_dataset_optimizations,
+    enable_small_dataset_optimizations,
+)
 from pillsnap.evaluation.classification import evaluate_classification_metrics
 from pillsnap.evaluation.detection import evaluate_detection_metrics
 from pillsnap.inference.pipeline import predict_pipeline
@@ -20,6 +25,7 @@ from pillsnap.training.oom import oom_recovery_state_machine
 from pillsnap.training.optim import build_optimizer, build_scheduler
 
 __all__ = [
+    "apply_stage_overrides",
     "build_classification_model",
     "build_criterion_classification",
     "build_criterion_detection",
@@ -27,6 +33,8 @@ __all__ = [
     "build_scheduler",
     "build_yolo_model",
     "early_stopping",
+    "enable_large_dataset_optimizations",
+    "enable_small_dataset_optimizations",
     "evaluate_classification_metrics",
     "evaluate_detection_metrics",
     "main",

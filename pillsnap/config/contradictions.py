@@ -70,12 +70,32 @@ def _detection_mode(monitor: str, mode: str, tasks: list[str]) -> str | None:
     )
 
 
+def _balancing_twice(sampling: str, has_class_weights: bool) -> str | None:
+    if sampling != "balanced" or not has_class_weights:
+        return None
+    return (
+        "classes shown equally often need no weights, and both together favour rare classes twice; set"
+        " loss.use_class_weights=false or data.classification.sampling=natural"
+    )
+
+
+def _share_of_no_crops(combo_share: float | None, combo_crops: bool) -> str | None:
+    if combo_crops or not combo_share:
+        return None
+    return (
+        f"a share of {combo_share} is asked for crops that are not used; set data.classification.combo_crops=true or"
+        " data.classification.combo_share=null"
+    )
+
+
 _MODE = "train.early_stopping.mode"
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
     (("data.split.val_fraction", "data.split.test_fraction"), _fractions),
     (("data.split.policy", "data.reader"), _given_parts),
     (("data.split.policy", "data.synthetic.num_drugs"), _given_parts_of_synthetic),
     (("data.reader", "data.synthetic.num_drugs"), _reader_of_synthetic),
+    (("data.classification.sampling", "loss.use_class_weights"), _balancing_twice),
+    (("data.classification.combo_share", "data.classification.combo_crops"), _share_of_no_crops),
     (("model.weights",), _weights_file),
     (("detection.weights",), _weights_file),
     (("train.early_stopping.monitor.classification", _MODE, "train.tasks"), _classification_mode),

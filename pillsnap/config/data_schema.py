@@ -22,8 +22,12 @@ from pillsnap.config.rules import (
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """When a stage ends before its last epoch, and what it must have seen to count as a success then (STG-4)."""
+    """What a stage uses (STG-1), when it ends before its last epoch, and what makes that a success (STG-4)."""
 
+    max_samples: Count | None
+    """Most pictures, training, validation and test together; null: no limit."""
+    max_classes: Annotated[int, at_least(2)] | None
+    """Most classes; null: no limit."""
     time_limit_hours: Annotated[float, above(0)] | None
     """Hours of training, resumed runs added up; null: no limit."""
     allow_success_on_time_cap: bool
@@ -40,6 +44,8 @@ class ProgressiveValidation:
 
     current_stage: Annotated[int, between(1, 4)]
     """1 to 4. The test split is opened only at stage 4 (DAT-1)."""
+    min_images_per_class: CountOrZero
+    """Where a stage limits the data, classes with fewer pictures are left out."""
     stage_1: Stage
     stage_2: Stage
     stage_3: Stage
@@ -57,7 +63,12 @@ class Split:
     test_fraction: Annotated[float, inside(0, 1)]
     """Share of each class's groups that is kept for the final test; used by policy `groups`."""
     seed: Annotated[int, at_least(0)]
-    """Which groups validate and test. Apart from `train.seed`, so that runs with other seeds are judged alike."""
+    """Which pictures a stage uses, and which groups validate and test. Apart from `train.seed`, so that runs with
+    other seeds are judged alike."""
+    leakage: Literal["error", "warn"]
+    """What pictures of one group, or copies of one picture, on two sides of the split are."""
+    check_duplicates: bool
+    """Look for copies of a picture on two sides by their pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +83,10 @@ class ClassificationData:
     """How a whole photograph becomes a square: padded, or its centre cut out."""
     combo_crops: bool
     """Crops of photographs with several pills train the classifier too."""
+    combo_share: Share | None
+    """Share of such crops among the samples of an epoch; null: as many as there are."""
+    sampling: Literal["natural", "balanced"]
+    """natural: every pill once an epoch. balanced: every class equally often; not beside `loss.use_class_weights`."""
 
 
 @dataclass(frozen=True, kw_only=True)

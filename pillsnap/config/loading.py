@@ -20,6 +20,7 @@ from pillsnap.config.contradictions import find_contradictions, settle_channels_
 from pillsnap.config.keys import KEYS
 from pillsnap.config.layers import read_layers
 from pillsnap.config.problems import Problem, report
+from pillsnap.config.stage_precedence import settle_stage_overrides
 
 # The common `train.*` keys that a task's own section can replace.
 OVERRIDABLE = ("batch_size", "lr", "weight_decay", "scheduler", "warmup_steps", "grad_accum_steps", "grad_clip")
@@ -49,9 +50,10 @@ def load_config(cfg_path: str | Path, overrides: Sequence[str] = ()) -> DictConf
     checked = check_values(values, settings, KEYS, problems)
     problems += find_contradictions(checked, settings)
     problems += settle_channels_last(checked, settings)
+    settle_stage_overrides(checked, settings)
     if problems:
         raise report(path, problems)
-    return _freeze(_nest(checked))
+    return freeze(_nest(checked))
 
 
 def for_task(cfg: DictConfig, task: Literal["classification", "detection"]) -> DictConfig:
@@ -67,12 +69,20 @@ def for_task(cfg: DictConfig, task: Literal["classification", "detection"]) -> D
         if own_value is not None:
             plain["train"][key] = own_value
     plain["train"]["epochs"] = plain["train"][task]["epochs"]
-    return _freeze(plain)
+    return freeze(plain)
 
 
 def config_snapshot(cfg: DictConfig) -> dict[str, Any]:
     """Return the configuration as plain nested dicts and lists, nothing left to resolve."""
     return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+
+
+def freeze(plain: dict[str, Any]) -> DictConfig:
+    """Return a configuration that can neither be changed nor gain keys."""
+    cfg = OmegaConf.create(plain)
+    OmegaConf.set_struct(cfg, True)
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
 
 
 def save_config(cfg: DictConfig, path: Path) -> None:
@@ -85,13 +95,6 @@ def save_config(cfg: DictConfig, path: Path) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
-
-
-def _freeze(plain: dict[str, Any]) -> DictConfig:
-    cfg = OmegaConf.create(plain)
-    OmegaConf.set_struct(cfg, True)
-    OmegaConf.set_readonly(cfg, True)
-    return cfg
 
 
 def _nest(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pillsnap.config.data_schema import Data, DataLoading
 from pillsnap.config.rules import Count, Name, PathText, Share, above, at_least, from_to_below, multiple_of
-from pillsnap.config.train_schema import AtLeastZero, Train
+from pillsnap.config.train_schema import AtLeastZero, CompileMode, Train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Loss:
 class Optimization:
     """Speed."""
 
-    torch_compile: Literal["none", "reduce-overhead", "max-autotune"]
+    torch_compile: CompileMode
     """Mode of torch.compile; where it fails, the plain model goes on with one warning."""
     channels_last: bool
     """The same as `train.classification.channels_last`; the value set last holds for both."""

@@ -21,6 +21,18 @@ from pillsnap.config.rules import (
 
 Task = Literal["classification", "detection"]
 Scheduler = Literal["cosine", "onecycle"]
+CompileMode = Literal["none", "reduce-overhead", "max-autotune"]
+StageKey = Literal[
+    "dataloader.num_workers",
+    "optimization.channels_last",
+    "optimization.torch_compile",
+    "train.auto_batch_vram_headroom",
+    "train.batch_size",
+    "train.classification.auto_batch_max",
+    "train.classification.channels_last",
+    "train.detection.auto_batch_max",
+]
+"""What a stage can change."""
 LearningRate = Annotated[float, above(0)]
 AtLeastZero = Annotated[float, at_least(0)]
 Degrees = Annotated[float, between(0, 180)]
@@ -125,6 +137,32 @@ class DetectionAugment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageOverride:
+    """What one stage changes before it trains (STG-2); null changes nothing."""
+
+    batch_size_override: Count | None
+    """For `train.batch_size`."""
+    compile_mode: CompileMode | None
+    """For `optimization.torch_compile`."""
+    memory_format: Literal["channels_last", "contiguous_format"] | None
+    """For `optimization.channels_last` and `train.classification.channels_last`."""
+    num_workers_override: CountOrZero | None
+    """For `dataloader.num_workers`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOverrides:
+    """What each stage changes; a value set in a later place than the stage's own stays as it is."""
+
+    keep: Annotated[list[StageKey], DISTINCT]
+    """Keys that no stage changes; loading adds those that were set in a later place."""
+    stage_1: StageOverride
+    stage_2: StageOverride
+    stage_3: StageOverride
+    stage_4: StageOverride
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskOverrides:
     """Values of one task that replace the common `train.*` value of the same name; null keeps the common one."""
 
@@ -218,6 +256,7 @@ class Train:
     """Share of the memory that the search for a micro-batch may fill."""
     oom: Oom
     ema: Ema
+    stage_overrides: StageOverrides
     early_stopping: EarlyStopping
     classification: ClassificationTraining
     detection: DetectionTraining

@@ -64,6 +64,9 @@ NAMES: dict[str, dict[str, list[str]]] = {
         "predict_pipeline": ["image", "mode", "conf_threshold"],
         "oom_recovery_state_machine": ["retries", "current_state", "cfg"],
         "early_stopping": ["state", "metric_name", "mode", "patience", "min_delta"],
+        "apply_stage_overrides": ["cfg", "stage"],
+        "enable_small_dataset_optimizations": ["cfg"],
+        "enable_large_dataset_optimizations": ["cfg"],
     },
     "src.evaluate": {
         "plot_confusion_matrix": ["cm", "class_names", "out_path"],

@@ -41,8 +41,20 @@ OWN = "train.classification.channels_last"
             f"of mAP@0.5, higher is better, but mode is min for both tasks; set {STOPPING}.mode=max,"
             " or leave detection out of train.tasks",
         ),
+        (
+            ["data.classification.sampling=balanced"],
+            "data.classification.sampling and loss.use_class_weights",
+            "classes shown equally often need no weights, and both together favour rare classes twice; set"
+            " loss.use_class_weights=false or data.classification.sampling=natural",
+        ),
+        (
+            ["data.classification.combo_share=0.2", "data.classification.combo_crops=false"],
+            "data.classification.combo_share and data.classification.combo_crops",
+            "a share of 0.2 is asked for crops that are not used; set data.classification.combo_crops=true or"
+            " data.classification.combo_share=null",
+        ),
     ],
-    ids=["fractions", "given-aihub", "val_loss-max", "macro_f1-min", "map-min"],
+    ids=["fractions", "given-aihub", "val_loss-max", "macro_f1-min", "map-min", "balanced-weights", "share-crops"],
 )
 def test_values_that_cannot_stand_together_are_reported(overrides: list[str], key: str, text: str) -> None:
     (line,) = report_of(ROOT_CONFIG, overrides)
