@@ -29,7 +29,9 @@ from pillsnap.data.synthetic_jobs import write_label
 from pillsnap.data.synthetic_layout import Job, folder_code
 
 MIN_SINGLES, MIN_COMBOS = 40, 3  # every kind needs pictures of its own
-FAULT_SHARE = 0.005  # of the pictures, for each kind; at least one
+FAULT_SHARE = 0.002
+"""Of the pictures, for each line of the tables below, rounded down; at least one. Five lines for singles are damage (see
+`damage.py`), so of 500 singles or more no more than 1 % are damaged, which is what a run puts up with."""
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 APPLE_DOUBLE_START = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
 
@@ -58,8 +60,8 @@ def plant_blemishes(root: Path, jobs: Sequence[Job], seed: int) -> Faults:
     rng = sample_generator(seed, "blemishes")
     faults: dict[str, list[Path]] = {}
     singles, combos = _shuffled(root, jobs, False, rng), _shuffled(root, jobs, True, rng)
-    num_singles = max(1, round(FAULT_SHARE * sum(len(job.shots) for job in jobs if not job.is_combo)))
-    num_combos = max(1, round(FAULT_SHARE * sum(len(job.shots) for job in jobs if job.is_combo)))
+    num_singles = max(1, int(FAULT_SHARE * sum(len(job.shots) for job in jobs if not job.is_combo)))
+    num_combos = max(1, int(FAULT_SHARE * sum(len(job.shots) for job in jobs if job.is_combo)))
     for kind, damage in SINGLE_DAMAGE:
         for _ in range(num_singles):
             faults.setdefault(kind, []).append(damage(next(singles)))
