@@ -6,7 +6,8 @@
     ├── CheckpointError         2   a checkpoint is missing, damaged or belongs to another run
     ├── CheckpointWriteError    1   a checkpoint could not be written (disk full, no permission)
     ├── DataError               3   the data set is missing, empty or cannot be used for the task
-    │   └── BrokenImageError    3   one picture cannot be decoded (training skips and counts it)
+    │   ├── BrokenImageError    3   one picture cannot be decoded (training skips and counts it)
+    │   └── TooMuchDamageError  3   more files are damaged than the run may put up with; a checkpoint was written first
     ├── NonFiniteLossError      1   the loss became NaN or infinite
     ├── OutOfMemoryFloorError   4   memory ran out and nothing smaller is left to try; a checkpoint was written first
     ├── GateError               5   the run ended, but not with what it was asked to reach
@@ -63,6 +64,10 @@ class BrokenImageError(DataError):
         """Say what is wrong with the picture."""
         super().__init__(message)
         self.kind = kind
+
+
+class TooMuchDamageError(DataError):
+    """More files of the data set are damaged than `data.max_corruption` allows; while training, the state was saved."""
 
 
 class NonFiniteLossError(PillError):

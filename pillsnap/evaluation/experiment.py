@@ -8,7 +8,7 @@ shared preprocessing and the shared NMS.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from omegaconf import DictConfig
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
+from pillsnap.data.batches import Broken
+from pillsnap.data.damage import Damage
 from pillsnap.data.images import RgbImage, decode_rgb
 from pillsnap.data.loaders import classification_evaluation_loader, detection_evaluation_loader
 from pillsnap.data.twostage import TwoStageData
@@ -42,6 +44,8 @@ from pillsnap.inference.pipeline import InferenceSettings, Pipeline
 logger = logging.getLogger("pillsnap")
 
 NUM_PICTURES_DRAWN = 8
+PLACE = "evaluation"
+"""Where the damage was met, for its count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class SplitEvaluation:
     data: TwoStageData
     exp_dir: Path
     device: torch.device
+    damage: Damage = field(default_factory=Damage.unlimited)
+    """Told of pictures that cannot be decoded."""
 
     def run(self, split: str) -> dict[str, Any]:
         """Evaluate what was trained on `split` and draw its pictures into `reports/`.
@@ -98,6 +104,7 @@ class SplitEvaluation:
         found = classify_loader(engine.model, loader, engine.spec, nn.CrossEntropyLoss())
         if found.broken:
             logger.warning("[%s] %d pictures left out, first: %s", split, len(found.broken), found.broken[0].reason)
+        self.damage.note(found.broken, PLACE)
         y_pred = found.y_prob.argmax(1)
         figures = evaluate_classification_metrics(found.y_true, y_pred, found.y_prob)
         reports, codes = self.exp_dir / "reports", list(engine.class_map.codes)
@@ -125,6 +132,7 @@ class SplitEvaluation:
         found = detect_loader(
             engine.model, loader, iou_threshold=options.iou_threshold, max_detections=options.max_detections
         )
+        self.damage.note(found.broken, PLACE)
         figures = evaluate_detection_metrics(
             found.predictions, found.targets, conf_threshold=self.cfg.inference.conf_threshold
         )
@@ -137,8 +145,9 @@ class SplitEvaluation:
         for row in rows:
             try:
                 pills = pipeline.predict(self._image(row), "combo", self.cfg.inference.conf_threshold)["pills"]
-            except BrokenImageError:
+            except BrokenImageError as error:
                 num_broken += 1
+                self.damage.note([Broken(self.data.records.image_path(row), str(error), error.kind)], PLACE)
                 continue
             boxes = np.array([pill["box_xyxy"] for pill in pills], np.float32).reshape(-1, 4)
             scores = np.array([pill["detection_confidence"] for pill in pills], np.float32)

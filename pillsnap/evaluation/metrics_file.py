@@ -13,6 +13,7 @@ _FLAT = {
     "classification": {"acc": "acc", "macro_f1": "macro_f1", "top5": "top5", "loss": "val_loss"},
     "detection": {"mAP@0.5": "mAP@0.5", "mAP@0.5:0.95": "mAP@0.5:0.95"},
 }
+_OPTIONAL = ("test", "run", "skipped", "skipped_details")
 
 
 def dump_metrics_json(metrics: Mapping[str, Any], out_path: Path) -> Path:
@@ -21,23 +22,24 @@ def dump_metrics_json(metrics: Mapping[str, Any], out_path: Path) -> Path:
     Args:
         metrics: `history`: task ("classification", "detection") -> one mapping an epoch, the oldest first; an entry
             needs `epoch` and `acc`, `macro_f1`, `top5`, `val_loss` (classification) or `mAP@0.5`, `mAP@0.5:0.95`
-            (detection), and may have more. Optional: `test` (figures of the test split), `run` (facts about the run).
+            (detection), and may have more. Optional: `test` (figures of the test split), `run` (facts about the run),
+            `skipped` (files left out, by kind) and `skipped_details`.
         out_path: File to write; its folder is made when missing.
 
     Returns:
         `out_path`. The file holds `classification` {acc, macro_f1, top5, loss} and `detection` {mAP@0.5, mAP@0.5:0.95}
         of the last epoch (null for a task without one), `latest` (all figures of the last epoch; for classification
-        `loss` and `val_loss` are the same), `history`, and `test` and `run` where given.
+        `loss` and `val_loss` are the same), `history`, and the optional parts that were given.
 
     Raises:
         ValueError: An unknown key or task, an entry without a figure it needs, or a number that is not finite.
         PillError: The file cannot be written.
     """
-    unknown = sorted(set(metrics) - {"history", "test", "run"})
+    unknown = sorted(set(metrics) - {"history", *_OPTIONAL})
     if unknown or "history" not in metrics:
         raise ValueError(
-            f"metrics have the keys {sorted(metrics)}; wanted `history`, and optionally `test` and `run`. Put figures "
-            "of an epoch into its entry of the history."
+            f"metrics have the keys {sorted(metrics)}; wanted `history`, and optionally {', '.join(_OPTIONAL)}. Put "
+            "figures of an epoch into its entry of the history."
         )
     history: Mapping[str, Sequence[Mapping[str, Any]]] = metrics["history"]
     _check_history(history)
@@ -50,7 +52,7 @@ def dump_metrics_json(metrics: Mapping[str, Any], out_path: Path) -> Path:
         last["classification"]["loss"] = last["classification"]["val_loss"]
     content["latest"] = last
     content["history"] = {task: list(history.get(task, ())) for task in _FLAT}
-    content |= {key: metrics[key] for key in ("test", "run") if key in metrics}
+    content |= {key: metrics[key] for key in _OPTIONAL if key in metrics}
     out_path.parent.mkdir(parents=True, exist_ok=True)
     save_json(out_path, content)
     return out_path

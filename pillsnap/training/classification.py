@@ -21,7 +21,6 @@ from pillsnap.evaluation.classification import evaluate_classification_metrics
 from pillsnap.evaluation.predictions import classify_loader
 from pillsnap.evaluation.slicing import EvaluationCut
 from pillsnap.training.context import RunContext
-from pillsnap.training.interrupt import CheckedLoader
 from pillsnap.training.losses import TargetWeightedCrossEntropy
 from pillsnap.training.precision import Precision
 from pillsnap.training.schedule import CLASSIFICATION
@@ -95,11 +94,9 @@ class ClassificationTask(Task):
 
     def evaluate(self) -> dict[str, float]:
         """Return val_loss, acc, macro_f1, top5, confidence and n of the val split."""
-        assert self.val_loader is not None
-        loader = CheckedLoader(self.val_loader, self.context.stop)
         return validate_classification(
             self.evaluation_model,
-            loader,
+            self.validation_batches(),
             self.criterion,
             self.cfg,
             self.context.logger,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pillsnap.data.batches import Broken
+from pillsnap.data.damage import Damage
 from pillsnap.memory import GB, SCARCE_SHARE, DeviceMemory
 from pillsnap.training.interrupt import StopRequest
 from pillsnap.training.precision import select_device
@@ -29,6 +32,19 @@ class RunContext:
     """What the run may use."""
     decide: Decide = _no_record
     """Notes decisions the run takes on its own, for the report."""
+    damage: Damage = field(default_factory=Damage.unlimited)
+    """Counts damaged files."""
+
+    def note_broken(self, broken: Iterable[Broken], place: str, label: str) -> None:
+        """Count pictures that could not be decoded, and name those nobody has named yet.
+
+        Args:
+            broken: What a batch left out.
+            place: The task.
+            label: Leads the log line.
+        """
+        for news in self.damage.note(broken, place):
+            self.logger.warning("[%s] left out: %s", label, news.reason)
 
     def watch_memory(self, cut: Cut, epoch: int, label: str, prefix: str) -> None:
         """Note how full memory is before an epoch, and warn where little is left (OOM-1).

@@ -15,7 +15,6 @@ from pillsnap.data.batches import DetectionBatch
 from pillsnap.evaluation.detection import evaluate_detection_metrics
 from pillsnap.evaluation.predictions import detect_loader
 from pillsnap.evaluation.slicing import EvaluationCut
-from pillsnap.training.interrupt import CheckedLoader
 from pillsnap.training.precision import Precision
 from pillsnap.training.schedule import DETECTION
 from pillsnap.training.step import TrainingParts
@@ -61,11 +60,9 @@ class DetectionTask(Task):
 
     def evaluate(self) -> dict[str, float]:
         """Return mAP@0.5, mAP@0.5:0.95, precision, recall and counts of the val split."""
-        assert self.val_loader is not None
-        loader = CheckedLoader(self.val_loader, self.context.stop)
         return validate_detection(
             self.evaluation_model,
-            loader,
+            self.validation_batches(),
             self.cfg,
             self.context.logger,
             self.context.tb,

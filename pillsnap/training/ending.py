@@ -15,6 +15,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from pillsnap.config.loading import config_snapshot
+from pillsnap.data.damage import Damage
 from pillsnap.data.twostage import FINAL_STAGE, TwoStageData
 from pillsnap.errors import CheckpointError
 from pillsnap.evaluation.experiment import SplitEvaluation
@@ -49,6 +50,7 @@ class Ending:
     experiment: Experiment
     data: TwoStageData
     memory: DeviceMemory
+    damage: Damage
     tasks: Sequence[Task]
     seconds_trained: float
     """Over all processes of the run."""
@@ -63,6 +65,7 @@ class Ending:
 
         Raises:
             GateError: The time limit ended the run, and it is no success; everything was written first.
+            TooMuchDamageError: The evaluation found more damaged files than allowed; everything was written first.
         """
         # A capped run can go on with a longer limit: its training is not over, so the test split stays sealed.
         is_test_due = self.cfg.data.progressive_validation.current_stage == FINAL_STAGE and not self.is_capped
@@ -73,7 +76,10 @@ class Ending:
         free_memory()
         with self._limit_of_a_card():
             figures = self._evaluate(split)
-        metrics_path = write_metrics(self.experiment.dir, self.tasks, figures if split == "test" else None)
+        test = figures if split == "test" else None
+        metrics_path = write_metrics(self.experiment.dir, self.tasks, self.damage, test)
+        if len(self.damage):
+            self.damage.write(self.experiment.dir)
         history = history_of(self.tasks)
         if any(history.values()):
             plot_history(history, self.experiment.dir / "reports" / "history.png")
@@ -83,12 +89,18 @@ class Ending:
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(seconds, 1),
             device=str(self.memory.device),
-            data={"counts": self.data.counts(), "classes": len(self.data.class_map)},
+            data={
+                "counts": self.data.counts(),
+                "classes": len(self.data.class_map),
+                "damaged_files": self.damage.by_kind(),
+                "damaged_share": self.damage.share,
+            },
             evaluation=figures,
             tasks={task.name: _task_facts(task) for task in self.tasks},
             **({} if verdict is None else {"time_cap": verdict.to_dict()}),
         )
         report_path = write_report(self.experiment.dir)
+        self.damage.require_little(self.experiment.dir)
         if verdict is not None and not verdict.is_success:
             raise no_success(self.cfg, verdict, report_path)
         return RunResult(self.experiment.dir, figures, seconds, report_path, metrics_path)
@@ -99,12 +111,13 @@ class Ending:
 
     def _evaluate(self, split: str) -> dict[str, Any]:
         """Judge the best models on `split`; after a time limit, a model that is not there or broken is a finding."""
+        place = (self.data, self.experiment.dir, self.memory.device, self.damage)
         if not self.is_capped:
-            return SplitEvaluation(self.cfg, self.data, self.experiment.dir, self.memory.device).run(split)
+            return SplitEvaluation(self.cfg, *place).run(split)
         cfg = OmegaConf.create(config_snapshot(self.cfg))
         cfg.train.tasks = [task.name for task in self.tasks if task.clock.step > 0]
         try:
-            return SplitEvaluation(cfg, self.data, self.experiment.dir, self.memory.device).run(split)
+            return SplitEvaluation(cfg, *place).run(split)
         except CheckpointError as error:
             logger.error("%s", error)
             return {"split": split}
@@ -123,15 +136,16 @@ def history_of(tasks: Sequence[Task]) -> dict[str, list[dict[str, Any]]]:
     return {task.name: task.history for task in tasks}
 
 
-def write_metrics(exp_dir: Path, tasks: Sequence[Task], test: dict[str, Any] | None = None) -> Path:
+def write_metrics(exp_dir: Path, tasks: Sequence[Task], damage: Damage, test: dict[str, Any] | None = None) -> Path:
     """Write `reports/metrics.json` and return its path.
 
     Args:
         exp_dir: The experiment's folder.
         tasks: Their histories are written.
+        damage: The files left out so far.
         test: Figures of the test split, once it was opened.
     """
-    metrics: dict[str, Any] = {"history": history_of(tasks)}
+    metrics: dict[str, Any] = {"history": history_of(tasks), **damage.summary()}
     if test is not None:
         metrics["test"] = test
     return dump_metrics_json(metrics, exp_dir / "reports" / "metrics.json")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader
 
+from pillsnap.data.batches import Broken
+from pillsnap.data.damage import broken_in
 from pillsnap.errors import InterruptedRunError
 
 STANDARD_ERROR = 2
@@ -83,10 +85,22 @@ def stop_on_signals() -> Iterator[StopRequest]:
 class CheckedLoader:
     """A loader that looks, before every batch, whether the run was asked to stop."""
 
-    def __init__(self, loader: DataLoader[Any], request: StopRequest) -> None:
-        """Wrap `loader`; its `dataset` stays reachable."""
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        request: StopRequest,
+        on_broken: Callable[[Iterable[Broken]], object] | None = None,
+    ) -> None:
+        """Wrap `loader`; its `dataset` stays reachable.
+
+        Args:
+            loader: Yields batches, or lists of broken pictures.
+            request: Asked before every batch.
+            on_broken: Told of pictures that could not be decoded.
+        """
         self._loader = loader
         self._request = request
+        self._on_broken = on_broken
         self.dataset = loader.dataset
 
     def __iter__(self) -> Iterator[Any]:
@@ -97,6 +111,9 @@ class CheckedLoader:
         """
         for batch in self._loader:
             self._request.check()
+            broken = broken_in(batch)
+            if broken and self._on_broken is not None:
+                self._on_broken(broken)
             yield batch
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Collection
@@ -13,12 +14,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from pillsnap.config.loading import config_snapshot
+from pillsnap.data.damage import Damage
 from pillsnap.data.loaders import LOG_FILE, TwoStageLoaders, build_loaders
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
 from pillsnap.data.twostage import TwoStageData, load_data, require_experiment_apart
 from pillsnap.data.yolo_export import export_yolo
-from pillsnap.errors import InterruptedRunError, OutOfMemoryFloorError
+from pillsnap.errors import InterruptedRunError, OutOfMemoryFloorError, TooMuchDamageError
 from pillsnap.memory import MEMORY_ERRORS, DeviceMemory, describe_failure, free_memory
 from pillsnap.training.auto_batch import tune_batch_sizes
 from pillsnap.training.build import build_classifier, build_detector, build_tasks
@@ -40,8 +42,13 @@ from pillsnap.training.time_cap import (
     stage_key,
 )
 from pillsnap.training.watchdog import StallWatchdog
+from pillsnap.training.worker_tuning import with_tuned_workers
 
 logger = logging.getLogger("pillsnap")
+
+Ended = InterruptedRunError | OutOfMemoryFloorError | TooMuchDamageError
+"""What ends a run between two steps, so that it can be gone on with from there."""
+ENDED = (InterruptedRunError, OutOfMemoryFloorError, TooMuchDamageError)
 
 
 def run_training(cfg: DictConfig) -> RunResult:
@@ -75,6 +82,7 @@ class Run:
     experiment: Experiment
     data: TwoStageData
     memory: DeviceMemory
+    damage: Damage
     tasks: list[Task]
     loop: LoopState
     saved_at_s: float = 0.0
@@ -84,7 +92,11 @@ class Run:
 
     @classmethod
     def open(cls, cfg: DictConfig) -> Run:
-        """Open the experiment and read the data."""
+        """Open the experiment and read the data.
+
+        Raises:
+            TooMuchDamageError: More files than `data.max_corruption` allows are seen to be damaged without decoding.
+        """
         experiment = Experiment.open(cfg)
         build_logger(experiment.dir)
         set_seed(cfg.train.seed, cfg.train.deterministic)
@@ -92,11 +104,14 @@ class Run:
         logger.info("experiment %s, device %s, tasks %s", experiment.dir, device, ", ".join(cfg.train.tasks))
         data = load_data(cfg)
         logger.info("data %s: %s, %d classes", data.root, data.counts(), len(data.class_map))
+        damage = Damage(data.root, len(data.records), cfg.data.max_corruption)
+        damage.note_index(data.problems)
+        damage.require_little(experiment.dir)
         memory = DeviceMemory(device, cfg.hardware.gpu_memory_limit_gb)
-        return cls(cfg, experiment, data, memory, [], LoopState())
+        return cls(cfg, experiment, data, memory, damage, [], LoopState())
 
     def train(self, tb: TBWriter, stop: StopRequest) -> None:
-        """Train to the end or to the stage's time limit; save and raise when asked to stop or out of memory."""
+        """Train to the end or to the stage's time limit; save and raise when asked to stop or when it cannot go on."""
         self._prepare(tb, stop)
         options = self.cfg.train
         turns = Turns(options.strategy, options.interleave_ratio, limit_s(current_stage(self.cfg)))
@@ -107,14 +122,15 @@ class Run:
             def after_step(task: Task) -> None:
                 progress.update(task)
                 watchdog.beat(f"{task.name} step {task.clock.step}")
+                self.damage.require_little(self.experiment.dir)
                 self._save_if_due()
 
-            failure: InterruptedRunError | OutOfMemoryFloorError | None = None
+            failure: Ended | None = None
             try:
                 is_over = train(self.tasks, turns, self.loop, stop, on_epoch=self._after_epoch, on_step=after_step)
                 if not is_over:
                     self._end_at_time_limit(stop)
-            except (InterruptedRunError, OutOfMemoryFloorError) as error:
+            except ENDED as error:
                 failure = error
             except MEMORY_ERRORS as error:
                 if not self.memory.is_exhausted_by(error):
@@ -125,7 +141,7 @@ class Run:
         if is_over:
             self._save(best=(), is_completed=True)
 
-    def _save_and_leave(self, failure: InterruptedRunError | OutOfMemoryFloorError) -> NoReturn:
+    def _save_and_leave(self, failure: Ended) -> NoReturn:
         """Save what there is; every task stands between two steps. Called when the failure's tensors are gone."""
         failure.__traceback__ = None  # its frames keep loaders, and so their workers, alive
         for task in self.tasks:
@@ -143,22 +159,39 @@ class Run:
             GateError: The time limit ended the run, and it is no success; everything was written first.
         """
         ending = Ending(
-            self.cfg, self.experiment, self.data, self.memory, self.tasks, self.loop.seconds, is_capped=self.is_capped
+            self.cfg,
+            self.experiment,
+            self.data,
+            self.memory,
+            self.damage,
+            self.tasks,
+            self.loop.seconds,
+            is_capped=self.is_capped,
         )
         return ending.run(started)
 
     def _prepare(self, tb: TBWriter, stop: StopRequest) -> None:
         """Build the tasks, bring them to where training goes on, and record what the run starts from."""
         models, spec = self._models()
-        loaders = build_loaders(self.data, self.cfg, spec)
         last_checkpoint = str(self.experiment.store.dir / "manifest.json")
-        context = RunContext(logger, tb, stop, last_checkpoint, self.memory, self.experiment.decide)
+        context = RunContext(logger, tb, stop, last_checkpoint, self.memory, self.experiment.decide, self.damage)
+        loaders = self._loaders(spec, context)
         self.tasks = build_tasks(self.cfg, models, loaders, context, self.memory.device)
         self._resume()
+        self.damage.require_little(self.experiment.dir)
         self.data.is_test_open = self.data.is_test_open and all(task.is_finished for task in self.tasks)
         self.experiment.write_inputs(self.cfg, self.data.class_map)
         self._link_detection_data(loaders)
         tune_batch_sizes(self.tasks, context, skip=[task.name for task in self.tasks if task.recovery.is_restored])
+
+    def _loaders(self, spec: ClassifierInput | None, context: RunContext) -> TwoStageLoaders:
+        """Return the loaders, with the number of workers that was found to be the fastest (WRK-1)."""
+        loaders = build_loaders(self.data, self.cfg, spec)
+        build = functools.partial(build_loaders, self.data, spec=spec, stores=loaders.meta.stores)
+        cfg = with_tuned_workers(self.cfg, loaders, build, context)
+        if cfg is not self.cfg:
+            self.cfg, loaders = cfg, build(cfg)
+        return loaders
 
     def _models(self) -> tuple[dict[str, nn.Module], ClassifierInput | None]:
         models: dict[str, nn.Module] = {}
@@ -182,12 +215,14 @@ class Run:
             if task.name in found.states:
                 task.load_state(found.states[task.name])
                 set_rng_state(found.states[task.name]["rng"])
+                self.damage.load_state(found.states[task.name].get("damage", {}))
             logger.info("[%s] goes on at epoch %d, step %d", task.name, task.clock.epoch + 1, task.clock.step)
         self.experiment.decide("resume", "start", f"global step {self.loop.step}", "train.resume=last")
 
     def _after_epoch(self, task: Task, result: ValidationResult) -> None:
         self._save(best=(task.name,) if result.is_best else ())
-        write_metrics(self.experiment.dir, self.tasks)
+        write_metrics(self.experiment.dir, self.tasks, self.damage)
+        self.damage.require_little(self.experiment.dir)
 
     def _save_if_due(self) -> None:
         minutes = self.cfg.train.checkpoint_minutes
@@ -197,6 +232,7 @@ class Run:
 
     def _save(self, *, best: Collection[str], is_completed: bool = False) -> None:
         extras = checkpoint_extras(config_snapshot(self.cfg), self.data.class_map.to_dict())
+        extras["damage"] = self.damage.state()
         states: dict[str, dict[str, Any]] = {task.name: {**task.state(), **extras} for task in self.tasks}
         self.experiment.store.save(
             states, best=best, loop_step=self.loop.step, loop_seconds=self.loop.seconds, is_completed=is_completed

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from pillsnap.data.batches import Batch, Broken
+from pillsnap.data.damage import broken_in
 from pillsnap.errors import DataError
 from pillsnap.memory import MEMORY_ERRORS, describe_failure
 from pillsnap.training.compilation import give_up_compilation
-from pillsnap.training.interrupt import is_dead_worker
+from pillsnap.training.interrupt import CheckedLoader, is_dead_worker
 from pillsnap.training.optim import advance_schedule
 from pillsnap.training.recovery import Cut
 from pillsnap.training.step import optimizer_step
@@ -48,8 +49,9 @@ class Task(TaskState, ABC):
         self.clock.samples_in_epoch = min(self.clock.samples_in_epoch + sampler.step_size, sampler.num_used)
         if self.is_epoch_done:
             self._batches = None
-        broken = batch if isinstance(batch, list) else batch.broken
-        self._report_broken(broken)
+        broken = broken_in(batch)
+        self.clock.skipped += len(broken)
+        self.context.note_broken(broken, self.name, self.log_label)
         if isinstance(batch, list):
             self.log.timer.forget_last_wait()
             return None
@@ -209,14 +211,17 @@ class Task(TaskState, ABC):
                 "be decoded; at least one is needed to train. Run `pillsnap data check` on the data set."
             )
 
+    def validation_batches(self) -> CheckedLoader:
+        """Return the val split's batches; broken pictures among them are counted, and a stop asked for is heeded."""
+        assert self.val_loader is not None
+        label = f"val{self.log_label.removeprefix('train')}"
+        return CheckedLoader(
+            self.val_loader, self.context.stop, lambda broken: self.context.note_broken(broken, self.name, label)
+        )
+
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Return the figures of the val split, and write them to TensorBoard."""
-
-    def _report_broken(self, broken: list[Broken]) -> None:
-        self.clock.skipped += len(broken)
-        for sample in broken:
-            self.context.logger.warning("[%s] left out: %s", self.log_label, sample.reason)
 
 
 def move(batch_images: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -9,11 +9,13 @@ from pillsnap.training.experiment import ensure_dir, get_git_sha
 from pillsnap.training.precision import cuda_mem_mb, enable_tf32, select_amp_dtype
 from pillsnap.training.reproducibility import set_seed
 from pillsnap.training.telemetry import StepTimer, TBWriter, build_logger
+from pillsnap.training.workers import autotune_num_workers
 
 __all__ = [
     "StepTimer",
     "TBWriter",
     "auto_find_batch_size",
+    "autotune_num_workers",
     "build_logger",
     "cuda_mem_mb",
     "enable_tf32",

@@ -106,12 +106,17 @@ def test_broken_and_odd_pictures_are_skipped_counted_and_named(tmp_path: Path) -
         image.save(root / "aspirin" / name)
     Image.fromarray(pixels).save(root / "ibuprofen" / "cut.png")
     _truncate(root / "ibuprofen" / "cut.png")
-    run_training(_folder_config(tmp_path, root, "train.classification.epochs=2", "dataloader.drop_last=false"))
+    words = ("train.classification.epochs=2", "dataloader.drop_last=false", "data.max_corruption=0.1")
+    run_training(_folder_config(tmp_path, root, *words))
     log = (tmp_path / "exp" / "logs" / "pillsnap.log").read_text(encoding="utf-8")
     assert "cut.png cannot be decoded" in log
     assert not [name for name in odd if name in log]
     facts = read_json(tmp_path / "exp" / "reports" / "run.json")
     assert facts["tasks"]["classification"]["skipped"] + facts["evaluation"]["classification"]["n_broken"] > 0
+    assert facts["data"]["damaged_files"] == {"truncated_image": 1}
+    metrics = read_json(tmp_path / "exp" / "reports" / "metrics.json")
+    assert metrics["skipped"] == {"truncated_image": 1}
+    assert metrics["skipped_details"]["examples"] == {"truncated_image": ["ibuprofen/cut.png"]}
 
 
 def test_a_split_with_no_readable_picture_is_an_error(tmp_path: Path) -> None:
@@ -119,7 +124,7 @@ def test_a_split_with_no_readable_picture_is_an_error(tmp_path: Path) -> None:
     for photo in root.rglob("*.jpg"):
         _truncate(photo)
     with pytest.raises(DataError, match="could be decoded; at least one is needed"):
-        run_training(_folder_config(tmp_path, root))
+        run_training(_folder_config(tmp_path, root, "data.max_corruption=1"))
 
 
 @pytest.mark.req("PRC-7")
@@ -212,7 +217,8 @@ def test_training_on_nothing_but_broken_pictures_is_an_error_and_no_success(tmp_
     for photo in (tmp_path / "photos" / "train").rglob("*.jpg"):
         _truncate(photo)
     with pytest.raises(DataError, match=r"none of the \d+ pictures of epoch 1 could be decoded"):
-        run_training(_folder_config(tmp_path, tmp_path / "photos", "data.split.policy=given"))
+        words = ("data.split.policy=given", "data.max_corruption=1")
+        run_training(_folder_config(tmp_path, tmp_path / "photos", *words))
 
 
 LEAVES_AN_ITERATOR = """

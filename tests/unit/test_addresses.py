@@ -31,6 +31,7 @@ NAMES: dict[str, dict[str, list[str]]] = {
         "try_torch_compile": ["model", "mode"],
         "cuda_mem_mb": [],
         "auto_find_batch_size": ["fn_train_step", "init_bs", "min_bs", "max_bs", "amp_force_fp16"],
+        "autotune_num_workers": ["build_loader_fn", "candidates", "warmup", "steps"],
         "save_ckpt": ["path", "obj"],
         "load_ckpt": ["path"],
     },
@@ -82,6 +83,7 @@ DEFAULTS = {
     "build_yolo_model": {"lazy_load": True},
     "predict_pipeline": {"mode": "single", "conf_threshold": 0.3},
     "early_stopping": {"mode": "max", "patience": 7, "min_delta": 0.0},
+    "autotune_num_workers": {"candidates": (4, 8, 12, 16), "warmup": 30, "steps": 100},
 }
 
 
