@@ -1,4 +1,4 @@
-"""How evenly the pills are spread over the classes: the figures behind the check `class_balance_verification` (D-14)."""
+"""How evenly the pills are spread over the classes: the figures of the check `class_balance_verification` (D-14)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from pillsnap.atomicfile import atomic_path
 from pillsnap.data import columns
+from pillsnap.data.cache_files import remove_old_files
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.records import COMBO, SINGLE, Records
 from pillsnap.errors import PillError
@@ -26,7 +26,6 @@ from pillsnap.errors import PillError
 logger = logging.getLogger("pillsnap")
 
 NO_BOX = -1
-FILES_KEPT = 8  # in a cache folder; a run has two or three lists, neighbouring experiments often the same ones
 IntArray = NDArray[np.integer[Any]]
 
 
@@ -65,7 +64,7 @@ class ClassificationItems:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _write(path, content)
-            _remove_old_files(folder)
+            remove_old_files(folder, "items-*.npy")
             return ClassificationItems.load(path)
         except (OSError, ValueError, PillError) as error:
             logger.warning("the list of pills stays in memory, in each worker of its own: %s", error)
@@ -118,10 +117,3 @@ def _write(path: Path, content: NDArray[np.int32]) -> None:
         return
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, content)
-
-
-def _remove_old_files(folder: Path) -> None:
-    found = sorted(folder.glob("items-*.npy"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in found[FILES_KEPT:]:
-        with suppress(OSError):  # another run removes them too
-            path.unlink()

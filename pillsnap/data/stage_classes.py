@@ -39,7 +39,7 @@ class ClassChoice:
         num_with_singles = int((is_eligible & (sizes > 0)).sum())
         total = len(pool) * max_classes / pool.num_classes if max_samples is None else max_samples
         budget = max(max_classes // 2, round(pool.combo_share * max_classes), max_classes - num_with_singles)
-        walk = _ComboWalk(pool, is_eligible, is_ignored)
+        walk = ComboWalk(pool, is_eligible, is_ignored)
         is_chosen = walk.run(round(total * pool.combo_share), budget)
         hashes = np.array([derive_seed(pool.seed, "class", code) for code in pool.codes], np.uint64)
         others = np.flatnonzero(is_eligible & ~is_chosen)
@@ -64,7 +64,7 @@ class ClassChoice:
         return found
 
 
-class _ComboWalk:
+class ComboWalk:
     """Takes classes so that few of them make many combinations whole: always the combination that lacks the fewest."""
 
     def __init__(self, pool: Pool, is_eligible: Mask, is_ignored: Mask) -> None:

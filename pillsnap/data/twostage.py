@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,7 @@ from pillsnap.data.classes import ClassMap
 from pillsnap.data.index import lies_in_data, load_index
 from pillsnap.data.items import ClassificationItems, classification_items
 from pillsnap.data.records import COMBO, SINGLE, Problem, Records
+from pillsnap.data.selection import select_for_stage, selected_records
 from pillsnap.data.splits import SIDES, assign_splits
 from pillsnap.errors import CheckpointError, ConfigError, DataError
 from pillsnap.manifest import read_manifest
@@ -39,9 +42,11 @@ class TwoStageData:
     records: Records
     split: NDArray[np.object_]
     class_map: ClassMap
-    problems: list[Problem]
+    problems: Sequence[Problem]
     """What the reader found wrong with single files."""
     is_test_open: bool = field(default=False)
+    selection: dict[str, Any] = field(default_factory=dict)
+    """What the stage took of the data set (`stages.StageSelection.facts`)."""
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the row numbers of `split` ("train", "val" or "test").
@@ -107,7 +112,7 @@ class TwoStageData:
 
 
 def load_data(cfg: DictConfig) -> TwoStageData:
-    """Read the index of `cfg.data.root`, split it and build the class map from the training side.
+    """Read the index of `cfg.data.root`, take what the stage uses, split it, and number the training side's classes.
 
     Raises:
         DataError: The data set is missing, empty, or too small for the tasks.
@@ -116,15 +121,17 @@ def load_data(cfg: DictConfig) -> TwoStageData:
     root = Path(cfg.data.root)
     cache_dir = Path(cfg.paths.cache_dir) if cfg.dataloader.ram_optimization.cache_labels else None
     scan = load_index(root, cfg.data.reader, cache_dir)
+    selection = select_for_stage(scan.records, cfg)
+    records = selected_records(scan.records, selection, cache_dir)
     split = assign_splits(
-        scan.records,
+        records,
         policy=cfg.data.split.policy,
         val_fraction=cfg.data.split.val_fraction,
         test_fraction=cfg.data.split.test_fraction,
         seed=cfg.data.split.seed,
     )
-    class_map = ClassMap.from_records(scan.records, scan.names, frozenset(cfg.data.ignore_classes), split == "train")
-    data = TwoStageData(root, scan.records, split, class_map, scan.problems)
+    class_map = ClassMap.from_records(records, scan.names, frozenset(cfg.data.ignore_classes), split == "train")
+    data = TwoStageData(root, records, split, class_map, scan.problems, selection=selection.facts)
     _require_tasks(data, cfg)
     _check_num_classes(cfg, len(class_map))
     return data

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pillsnap.data.cache_files import FILES_KEPT
 from pillsnap.data.classes import ClassMap
-from pillsnap.data.items import FILES_KEPT, NO_BOX, ClassificationItems, classification_items
+from pillsnap.data.items import NO_BOX, ClassificationItems, classification_items
 from pillsnap.data.records import Picture, Records
 
 pytestmark = pytest.mark.req("DAT-5")
