@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from pillsnap.data.images import decode_rgb, image_size_wh
+from pillsnap.data.images import decode_bytes, decode_rgb, image_size_wh, read_file
 from pillsnap.errors import BrokenImageError
 
 pytestmark = pytest.mark.req("DAT-2")
@@ -83,11 +85,62 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
         decode_rgb(tmp_path / "nowhere.png")
 
 
+def _noise_file(kind: str) -> bytes:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    buffer = io.BytesIO()
+    noise.save(buffer, "JPEG" if kind == "jpeg" else "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        pytest.param(b"", "empty_image", id="nothing"),
+        pytest.param(_noise_file("png")[:60], "empty_image", id="hardly anything"),
+        pytest.param(b"no picture" * 20, "not_an_image", id="text"),
+        pytest.param(_noise_file("png")[:-900], "truncated_image", id="PNG without its end"),
+        pytest.param(_noise_file("jpeg")[:-900], "truncated_image", id="JPEG without its end"),
+    ],
+)
+def test_a_broken_file_says_its_kind_in_a_fixed_word(content: bytes, kind: str) -> None:
+    with pytest.raises(BrokenImageError) as caught:
+        decode_bytes(content, "a.png")
+    assert caught.value.kind == kind
+
+
+def test_a_picture_made_to_fill_the_memory_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(BrokenImageError, match="exceeds limit") as caught:
+        decode_bytes(_noise_file("jpeg"), "bomb.jpg")
+    assert caught.value.kind == "too_large"
+
+
+def test_a_missing_and_an_unreadable_file_have_kinds_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(BrokenImageError) as missing:
+        read_file(tmp_path / "nowhere.png")
+    with pytest.raises(BrokenImageError, match="cannot be read") as unreadable:
+        read_file(tmp_path)
+    assert (missing.value.kind, unreadable.value.kind) == ("missing_file", "unreadable_file")
+
+
+def test_the_kind_crosses_from_a_worker_process() -> None:
+    error = pickle.loads(pickle.dumps(BrokenImageError("a.png is empty.", "empty_image")))
+    assert (str(error), error.kind) == ("a.png is empty.", "empty_image")
+
+
+def test_a_file_comes_with_its_size_and_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"12345")
+    os.utime(path, ns=(5, 1_700_000_000_123_456_789))
+    assert read_file(path) == (b"12345", 5, 1_700_000_000_123_456_789)
+
+
 def _fail_with(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr("pillsnap.data.images.Image.open", fail)
+    monkeypatch.setattr(Path, "open", fail)
 
 
 @pytest.mark.req("OOM-4")
@@ -107,6 +160,14 @@ def test_memory_that_runs_out_is_no_fault_of_the_picture(
     with pytest.raises(MemoryError, match=r"sound\.png") as caught:
         read(path)
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.req("OOM-4")
+def test_memory_that_runs_out_while_decoding_is_no_fault_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = _noise_file("jpeg")
+    _fail_with(monkeypatch, OSError("out of memory when reading image file"))
+    with pytest.raises(MemoryError, match=r"sound\.jpg"):
+        decode_bytes(content, "sound.jpg")
 
 
 @pytest.mark.parametrize("read", [decode_rgb, image_size_wh])
