@@ -47,6 +47,8 @@ class TwoStageData:
     is_test_open: bool = field(default=False)
     selection: dict[str, Any] = field(default_factory=dict)
     """What the stage took of the data set (`stages.StageSelection.facts`)."""
+    num_indexed: int | None = None
+    """Pictures of the whole data set; None: as many as `records` has."""
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the row numbers of `split` ("train", "val" or "test").
@@ -131,7 +133,9 @@ def load_data(cfg: DictConfig) -> TwoStageData:
         seed=cfg.data.split.seed,
     )
     class_map = ClassMap.from_records(records, scan.names, frozenset(cfg.data.ignore_classes), split == "train")
-    data = TwoStageData(root, records, split, class_map, scan.problems, selection=selection.facts)
+    data = TwoStageData(
+        root, records, split, class_map, scan.problems, selection=selection.facts, num_indexed=len(scan.records)
+    )
     _require_tasks(data, cfg)
     _check_num_classes(cfg, len(class_map))
     return data

@@ -104,7 +104,7 @@ class Run:
         logger.info("experiment %s, device %s, tasks %s", experiment.dir, device, ", ".join(cfg.train.tasks))
         data = load_data(cfg)
         logger.info("data %s: %s, %d classes", data.root, data.counts(), len(data.class_map))
-        damage = Damage(data.root, len(data.records), cfg.data.max_corruption)
+        damage = Damage(data.root, len(data.records), cfg.data.max_corruption, num_indexed=data.num_indexed)
         damage.note_index(data.problems)
         damage.require_little(experiment.dir)
         memory = DeviceMemory(device, cfg.hardware.gpu_memory_limit_gb)
