@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import torch
 
-from pillsnap.data.batches import ClassificationSample
+from pillsnap.data.batches import ClassificationSample, LoadStats, Samples
 from pillsnap.data.datasets import ClassificationDataset, Key
+from pillsnap.data.images import RgbImage
 from pillsnap.data.items import NO_BOX, ClassificationItems
+from pillsnap.data.pixels import EvaluationParts
 from pillsnap.data.preprocess import ClassifierInput
-from pillsnap.data.records import Records
 
 
 class ToyPills(ClassificationDataset):
@@ -23,14 +25,21 @@ class ToyPills(ClassificationDataset):
         generator = torch.Generator().manual_seed(seed)
         labels = torch.arange(num_pills) % num_classes
         items = ClassificationItems(np.arange(num_pills), np.full(num_pills, NO_BOX), labels.numpy())
-        # Nothing of the table or of the views is read: `__getitem__` is the only way to a sample.
-        super().__init__(cast(Records, None), items, Path(), cast(Any, (None, None)), spec)
+        # Nothing of a table or a store is read: `__getitems__` is the only way to samples.
+        super().__init__(cast(EvaluationParts, SimpleNamespace(items=items)), spec)
         colours = torch.randint(40, 216, (num_classes, 3, 1, 1), generator=generator)
         noise = torch.randint(-40, 41, (num_pills, 3, spec.size_px, spec.size_px), generator=generator)
         self._images = (colours[labels] + noise).to(torch.uint8)
 
-    def __getitem__(self, key: Key) -> ClassificationSample:
-        """Return the sample at `(epoch, position)`."""
-        epoch, position = key
+    def __getitems__(self, keys: Sequence[Key]) -> Samples:
+        """Return the samples of a batch."""
+        return Samples([self._sample(epoch, position) for epoch, position, _ in keys], LoadStats())
+
+    def draw(self, key: Key, sample_id: int, out: RgbImage) -> None:
+        """Draw one picture."""
+        epoch, position, _ = key
+        np.copyto(out, self._sample(epoch, position).image_CHW.permute(1, 2, 0).numpy())
+
+    def _sample(self, epoch: int, position: int) -> ClassificationSample:
         image = self._images[position].rot90(epoch % 4, (1, 2)).contiguous()
         return ClassificationSample(image, int(self.items.labels[position]), position)

@@ -1,7 +1,7 @@
 """PyTorch datasets over the picture table: two for the classifier, two for the detector.
 
-A dataset is indexed by `(epoch, position)`: the epoch travels with the request, so persistent workers never hold a
-stale one. A picture that cannot be decoded comes back as `Broken`; nothing else is swallowed.
+A dataset is indexed by `(epoch, position, turn)`: the epoch travels with the request, so persistent workers never hold
+a stale one. A picture that cannot be decoded comes back as `Broken`; nothing else is swallowed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from pillsnap.data.randomness import sample_generator, seeded_globals
 from pillsnap.data.transforms import random_square
 from pillsnap.errors import BrokenImageError
 
-Key = tuple[int, int]  # (epoch, position in the dataset)
+Key = tuple[int, int, int]
+"""Epoch, position in the dataset, and the how-manieth time (from 0) that sample comes in its epoch."""
 
 
 class ClassificationDataset(Dataset[ClassificationSample | Broken], ABC):
@@ -57,7 +58,7 @@ class ClassificationDataset(Dataset[ClassificationSample | Broken], ABC):
         return len(self.items)
 
     def __getitem__(self, key: Key) -> ClassificationSample | Broken:
-        """Return the sample at `(epoch, position)`, or `Broken` when its picture cannot be decoded."""
+        """Return the sample at `(epoch, position, turn)`, or `Broken` when its picture cannot be decoded."""
         sample = self.__getitems__([key])[0]
         assert not isinstance(sample, DetectionSample)
         return sample
@@ -71,11 +72,11 @@ class ClassificationDataset(Dataset[ClassificationSample | Broken], ABC):
         places = images_BHWC.numpy()
         originals = self.parts.originals
         num_drawn = 0
-        for epoch, position in keys:
+        for epoch, position, turn in keys:
             row = int(self.items.rows[position])
             sample_id = int(originals.records.table.column("sample_id")[row].as_py())
             try:
-                colour = self.draw(epoch, position, sample_id, places[num_drawn])
+                colour = self.draw((epoch, position, turn), sample_id, places[num_drawn])
             except BrokenImageError as error:
                 yield Broken(originals.records.image_path(row), str(error), error.kind)
                 continue
@@ -84,8 +85,8 @@ class ClassificationDataset(Dataset[ClassificationSample | Broken], ABC):
             yield ClassificationSample(image_CHW, int(self.items.labels[position]), sample_id, colour)
 
     @abstractmethod
-    def draw(self, epoch: int, position: int, sample_id: int, out: RgbImage) -> Colour | None:
-        """Draw the view of item `position` into `out`, uint8 (S, S, 3), and return its light.
+    def draw(self, key: Key, sample_id: int, out: RgbImage) -> Colour | None:
+        """Draw the view of an item into `out`, uint8 (S, S, 3), and return its light.
 
         Raises:
             BrokenImageError: The picture cannot be decoded.
@@ -93,7 +94,7 @@ class ClassificationDataset(Dataset[ClassificationSample | Broken], ABC):
 
 
 class ClassificationTrainingDataset(ClassificationDataset):
-    """Random views of pills, owned by (seed, epoch, sample, box).
+    """Random views of pills, owned by (seed, epoch, sample, box) and, where a sample is repeated, its turn.
 
     A crop of a combination picture always uses its box, whatever the view asks for single pictures: its frame shows
     other drugs as well.
@@ -107,11 +108,13 @@ class ClassificationTrainingDataset(ClassificationDataset):
         self.augmentation = augmentation
         self.seed = seed
 
-    def draw(self, epoch: int, position: int, sample_id: int, out: RgbImage) -> Colour:
+    def draw(self, key: Key, sample_id: int, out: RgbImage) -> Colour:
         """Draw a random view and return its random light."""
+        epoch, position, turn = key
         originals = self.parts.originals
         row, number = int(self.items.rows[position]), int(self.items.box_numbers[position])
-        rng = sample_generator(self.seed, "classification", epoch, sample_id, number)
+        repeat = (turn,) if turn else ()
+        rng = sample_generator(self.seed, "classification", epoch, sample_id, number, *repeat)
         box, is_combo = originals.box_xyxy(row, number), originals.is_combo(row)
         view = "box" if is_combo else self.parts.view
         square = random_square(originals.size_wh(row), box, self.spec.frame_fit, view, rng)
@@ -129,9 +132,9 @@ class ClassificationEvaluationDataset(ClassificationDataset):
         """Serve the views of `parts`."""
         super().__init__(parts, parts.spec)
 
-    def draw(self, epoch: int, position: int, sample_id: int, out: RgbImage) -> None:
+    def draw(self, key: Key, sample_id: int, out: RgbImage) -> None:
         """Copy the fixed view; its light is left as it is."""
-        np.copyto(out, self.parts.pixels(position))
+        np.copyto(out, self.parts.pixels(key[1]))
 
 
 class DetectionPictures:
@@ -179,10 +182,12 @@ class DetectionPictures:
             BrokenImageError: It cannot be decoded.
         """
         image = self.parts.pixels(position)
-        row = self.row(position)
-        width, height = self.parts.originals.size_wh(row)
-        boxes = xyxy_to_cxcywh_norm(self.records.boxes_xyxy(row), (width, height))
-        return self._label(image, boxes, (height, width))
+        width, height = self.parts.originals.size_wh(self.row(position))
+        return self._label(image, self.boxes_norm(position, (width, height)), (height, width))
+
+    def boxes_norm(self, position: int, size_wh: tuple[int, int]) -> FloatArray:
+        """Return the boxes of a picture of `size_wh` pixels, (N, 4) normalised centre format."""
+        return xyxy_to_cxcywh_norm(self.records.boxes_xyxy(self.row(position)), size_wh)
 
     def get_image_and_label(self, position: int) -> dict[str, Any]:
         """Return a mosaic partner; a broken one becomes a grey picture without pills.
@@ -218,8 +223,8 @@ class DetectionTrainingDataset(Dataset[DetectionSample | Broken]):
         return len(self.pictures)
 
     def __getitem__(self, key: Key) -> DetectionSample | Broken:
-        """Return the sample at `(epoch, position)`, or `Broken` when its picture cannot be decoded."""
-        epoch, position = key
+        """Return the sample at `(epoch, position, turn)`, or `Broken` when its picture cannot be decoded."""
+        epoch, position, _ = key
         try:
             label = self.pictures.label(position)
         except BrokenImageError as error:
@@ -248,8 +253,8 @@ class DetectionEvaluationDataset(Dataset[DetectionSample | Broken]):
         return len(self.pictures)
 
     def __getitem__(self, key: Key) -> DetectionSample | Broken:
-        """Return the sample at `(epoch, position)` (the epoch does not matter), or `Broken`."""
-        _, position = key
+        """Return the sample at `(epoch, position, turn)` (the epoch does not matter), or `Broken`."""
+        _, position, _ = key
         pictures = self.pictures
         try:
             image = pictures.parts.pixels(position)

@@ -20,6 +20,7 @@ from pillsnap.config.loading import for_task
 from pillsnap.data.batches import safe_collate
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.colour import Augmentation
+from pillsnap.data.columns import equals
 from pillsnap.data.datasets import (
     ClassificationEvaluationDataset,
     ClassificationTrainingDataset,
@@ -34,6 +35,7 @@ from pillsnap.data.pixels import DetectorParts, EvaluationParts, Originals, Trai
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.records import COMBO, SINGLE
 from pillsnap.data.samplers import OrderedSampler, StepSampler
+from pillsnap.data.sampling import SamplingPlan
 from pillsnap.data.stores import Stores
 from pillsnap.data.twostage import TwoStageData, is_training_over, load_data
 from pillsnap.memory import lift_address_space_limit
@@ -165,7 +167,13 @@ def _classification_train(
     stores.open("classification-train", parts)
     augmentation = Augmentation(**cfg.train.classification.augment)
     dataset = ClassificationTrainingDataset(parts, spec, augmentation, cfg.train.seed)
-    return _loader(dataset, _step_sampler(len(dataset), cfg, "classification"), cfg, is_training=True)
+    plan = SamplingPlan(
+        items.labels,
+        equals(data.records, "task", COMBO)[items.rows],
+        balance=cfg.data.classification.sampling == "balanced",
+        combo_share=cfg.data.classification.combo_share,
+    )
+    return _loader(dataset, _step_sampler(len(dataset), cfg, "classification", plan), cfg, is_training=True)
 
 
 def _detection_train(data: TwoStageData, cfg: DictConfig, stores: Stores) -> Loader:
@@ -187,7 +195,9 @@ def _pictures(data: TwoStageData, cfg: DictConfig, split: str, stores: Stores | 
     return DetectionPictures(parts, detection_label)
 
 
-def _step_sampler(num_samples: int, cfg: DictConfig, task: Literal["classification", "detection"]) -> StepSampler:
+def _step_sampler(
+    num_samples: int, cfg: DictConfig, task: Literal["classification", "detection"], plan: SamplingPlan | None = None
+) -> StepSampler:
     train = for_task(cfg, task).train
     return StepSampler(
         num_samples,
@@ -196,6 +206,7 @@ def _step_sampler(num_samples: int, cfg: DictConfig, task: Literal["classificati
         drop_last=cfg.dataloader.drop_last,
         seed=train.seed,
         task=task,
+        plan=plan,
     )
 
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pillsnap.boxes import FloatArray
 from pillsnap.data.batches import LoadStats
+from pillsnap.data.columns import equals
 from pillsnap.data.images import FileBytes, RgbImage, decode_bytes, decode_reduced_bytes, read_file
 from pillsnap.data.items import NO_BOX, ClassificationItems
 from pillsnap.data.levels import (
@@ -194,7 +194,7 @@ class TrainingParts(Parts):
         has_box = np.asarray(numbers) != NO_BOX
         boxes = _boxes_of(records, rows, numbers)
         region_px = self.sizes.region_px(boxes)
-        is_combo = np.asarray(pc.equal(records.table.column("task"), COMBO).to_numpy())[rows]
+        is_combo = equals(records, "task", COMBO)[rows]
         has_frame = ~is_combo & ((self.view != "box") | ~has_box)
         frame_scale = frames[:, 0] / np.maximum(records.column("width")[rows], 1)
         region_scale = region_px / (np.maximum((boxes[:, 2:] - boxes[:, :2]).max(1, initial=1.0), 1.0) * REGION_SIDE)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from pillsnap.data.datasets import ClassificationDataset, DetectionTrainingDataset
-from pillsnap.data.randomness import epoch_order
 from pillsnap.data.samplers import StepSampler
 from pillsnap.errors import GateError
 from pillsnap.training.schedule import TaskName
@@ -185,5 +184,5 @@ def _positions_seen(task: Task) -> Iterator[NDArray[np.int64]]:
     sampler = task.train_loader.batch_sampler
     assert isinstance(sampler, StepSampler)
     for epoch in range(task.clock.epoch + 1):
-        order = epoch_order(sampler.num_samples, sampler.seed, sampler.task, epoch)
+        order = sampler.order(epoch)
         yield order[: sampler.num_used if epoch < task.clock.epoch else task.clock.samples_in_epoch]

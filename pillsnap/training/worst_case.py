@@ -85,7 +85,7 @@ def _decoded(loader: Loader, positions: Iterable[int]) -> list[Sample]:
     broken: list[Broken] = []
     with _one_opencv_thread():
         for position in positions:
-            sample = loader.dataset[(0, position)]
+            sample = loader.dataset[(0, position, 0)]
             if isinstance(sample, Broken):
                 broken.append(sample)
                 continue

@@ -11,6 +11,7 @@ import pytest
 from pillsnap.data.batches import ClassificationBatch, DetectionBatch
 from pillsnap.data.datasets import DetectionPictures
 from pillsnap.data.images import RgbImage
+from pillsnap.data.pixels import DetectorParts
 from pillsnap.errors import BrokenImageError, DataError
 from pillsnap.training.worst_case import NUM_SAMPLES, hardest_training_batch, validation_batch
 from tests.run.tiny import tiny_config
@@ -63,7 +64,7 @@ def test_the_samples_are_the_tasks_own_repeated(build: Build) -> None:
     batch = hardest_training_batch(bench.classification, 10)
     assert isinstance(batch, ClassificationBatch)
     assert tuple(batch.images_BCHW.shape) == (10, 3, 32, 32)
-    first = bench.classification.train_loader.dataset[(0, 0)]
+    first = bench.classification.train_loader.dataset[(0, 0, 0)]
     assert batch.sample_ids[0] == first.sample_id
     assert (batch.images_BCHW[0] == first.image_CHW).all()
     assert batch.sample_ids[NUM_SAMPLES:] == [batch.sample_ids[index % NUM_SAMPLES] for index in range(NUM_SAMPLES, 10)]
@@ -82,15 +83,15 @@ def test_validation_samples_come_from_the_val_split(build: Build) -> None:
 
 def test_pictures_that_cannot_be_decoded_are_passed_over(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = build("train.detection.augment.mosaic=0")
-    decode, tried = DetectionPictures.decode, []
+    decode, tried = DetectorParts.pixels, []
 
-    def sometimes(self: DetectionPictures, position: int) -> RgbImage:
+    def sometimes(self: DetectorParts, position: int) -> RgbImage:
         tried.append(position)
         if len(tried) <= 2:
-            raise BrokenImageError("truncated")
+            raise BrokenImageError("truncated", "truncated_image")
         return decode(self, position)
 
-    monkeypatch.setattr(DetectionPictures, "decode", sometimes)
+    monkeypatch.setattr(DetectorParts, "pixels", sometimes)
     assert len(hardest_training_batch(bench.detection, 5)) == 5
     assert len(tried) == 2 + NUM_SAMPLES
     pictures = _pictures(bench)
@@ -101,10 +102,10 @@ def test_pictures_that_cannot_be_decoded_are_passed_over(build: Build, monkeypat
 def test_without_a_picture_that_can_be_decoded_it_says_so(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = build()
 
-    def broken(self: DetectionPictures, position: int) -> RgbImage:
+    def broken(self: DetectorParts, position: int) -> RgbImage:
         raise BrokenImageError("a.png is truncated.")
 
-    monkeypatch.setattr(DetectionPictures, "decode", broken)
+    monkeypatch.setattr(DetectorParts, "pixels", broken)
     num_pictures = len(_pictures(bench))
     with pytest.raises(DataError, match=rf"None of the {num_pictures} pictures .* First: a.png is truncated. Run"):
         hardest_training_batch(bench.detection, 5)

@@ -82,7 +82,7 @@ def _classification(root: Path) -> ClassificationDataset:
 
 @pytest.mark.req("DAT-2")
 def test_a_classification_sample_is_a_uint8_view_with_its_label(root: Path) -> None:
-    sample = _classification(root)[(0, 1)]
+    sample = _classification(root)[(0, 1, 0)]
     assert isinstance(sample, ClassificationSample)
     assert sample.image_CHW.shape == (3, 16, 16)
     assert sample.image_CHW.dtype is torch.uint8
@@ -91,16 +91,16 @@ def test_a_classification_sample_is_a_uint8_view_with_its_label(root: Path) -> N
 
 @pytest.mark.req("DAT-2")
 def test_a_broken_picture_comes_back_by_name_in_both_tasks(root: Path) -> None:
-    broken = _classification(root)[(0, 2)]
+    broken = _classification(root)[(0, 2, 0)]
     assert isinstance(broken, Broken)
     assert broken.image_path == "broken.png"
-    assert isinstance(_training(root)[(0, 2)], Broken)
+    assert isinstance(_training(root)[(0, 2, 0)], Broken)
 
 
 @pytest.mark.req("DAT-7")
 def test_a_combos_pill_is_cropped_even_where_singles_are_seen_whole(root: Path) -> None:
     dataset = _classification(root)
-    crop, whole = dataset[(0, 3)], dataset[(0, 0)]
+    crop, whole = dataset[(0, 3, 0)], dataset[(0, 0, 0)]
     assert isinstance(crop, ClassificationSample)
     assert isinstance(whole, ClassificationSample)
     assert (whole.image_CHW[:, :, 0] == 114).all(), "a letterboxed frame has a margin"
@@ -121,8 +121,8 @@ def _training(root: Path) -> DetectionTrainingDataset:
 
 def test_augmentation_belongs_to_the_sample_and_the_epoch(root: Path) -> None:
     dataset = _training(root)
-    first, other = dataset[(0, 3)], dataset[(0, 0)]
-    again, later = dataset[(0, 3)], dataset[(1, 3)]
+    first, other = dataset[(0, 3, 0)], dataset[(0, 0, 0)]
+    again, later = dataset[(0, 3, 0)], dataset[(1, 3, 0)]
     samples = [first, other, again, later]
     assert all(isinstance(sample, DetectionSample) for sample in samples)
     images = [s.image_CHW for s in samples if isinstance(s, DetectionSample) and s.image_CHW is not None]
@@ -138,7 +138,7 @@ def test_a_broken_mosaic_partner_is_grey_and_without_pills(root: Path) -> None:
 
 
 def test_evaluation_keeps_the_way_back_to_the_photograph(root: Path) -> None:
-    sample = DetectionEvaluationDataset(_pictures(root))[(0, 0)]
+    sample = DetectionEvaluationDataset(_pictures(root))[(0, 0, 0)]
     assert isinstance(sample, DetectionSample)
     assert sample.letterbox is not None
     pixels = sample.boxes_cxcywh_norm * 64

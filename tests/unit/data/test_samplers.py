@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pillsnap.data.samplers import OrderedSampler, StepSampler
+from pillsnap.data.sampling import SamplingPlan
 
 
 def _sampler(num_samples: int, *, drop_last: bool = True, batch_size: int = 4, accum: int = 2) -> StepSampler:
@@ -14,7 +16,7 @@ def _sampler(num_samples: int, *, drop_last: bool = True, batch_size: int = 4, a
 
 
 def _positions(sampler: StepSampler) -> list[list[int]]:
-    return [[position for _, position in step] for step in sampler]
+    return [[position for _, position, _ in step] for step in sampler]
 
 
 @pytest.mark.req("LOP-3")
@@ -52,7 +54,7 @@ def test_going_on_inside_an_epoch_skips_what_was_done_without_visiting_it() -> N
 def test_the_epoch_travels_with_every_key() -> None:
     sampler = _sampler(8)
     sampler.set_position(5)
-    assert {epoch for step in sampler for epoch, _ in step} == {5}
+    assert {epoch for step in sampler for epoch, _, _ in step} == {5}
 
 
 def test_the_cut_does_not_change_the_order() -> None:
@@ -62,5 +64,22 @@ def test_the_cut_does_not_change_the_order() -> None:
 
 def test_evaluation_covers_everything_in_order() -> None:
     sampler = OrderedSampler(7, 3)
-    assert [[position for _, position in batch] for batch in sampler] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [[position for _, position, _ in batch] for batch in sampler] == [[0, 1, 2], [3, 4, 5], [6]]
     assert len(sampler) == 3
+
+
+def test_a_repeated_sample_is_told_apart_by_its_turn() -> None:
+    labels, is_combo = np.array([0, 0, 0, 0, 0, 1]), np.zeros(6, np.bool_)
+    plan = SamplingPlan(labels, is_combo, balance=True)
+    sampler = StepSampler(6, batch_size=2, grad_accum_steps=1, drop_last=True, seed=1, task="classification", plan=plan)
+    keys = [key for step in sampler for key in step]
+    assert sorted(turn for _, position, turn in keys if position == 5) == [0, 1, 2]
+    assert len(set(keys)) == 6
+
+
+def test_a_natural_plan_changes_nothing() -> None:
+    plan = SamplingPlan(np.zeros(16, np.int64), np.zeros(16, np.bool_))
+    planned = StepSampler(
+        16, batch_size=4, grad_accum_steps=2, drop_last=True, seed=1, task="classification", plan=plan
+    )
+    assert list(planned) == list(_sampler(16))

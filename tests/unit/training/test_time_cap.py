@@ -173,7 +173,7 @@ def _seen(task: FakeTask) -> int:
 @pytest.mark.req("STG-4")
 def test_inside_the_first_epoch_the_classes_are_those_of_the_samples_the_sampler_gave_out() -> None:
     task = _classification(list(range(12)), Position(samples_in_epoch=8))
-    given_out = {position for step in list(task.train_loader.batch_sampler)[:2] for _, position in step}  # type: ignore[arg-type]
+    given_out = {position for step in list(task.train_loader.batch_sampler)[:2] for _, position, _ in step}  # type: ignore[arg-type]
     assert _seen(task) == len(given_out) == 8
 
 

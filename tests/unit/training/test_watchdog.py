@@ -53,7 +53,7 @@ class StuckPictures(Dataset[Any]):
         self.log_path, self.until = log_path, until
 
     def __getitem__(self, key: Key) -> Broken:
-        _, position = key
+        _, position, _ = key
         _wait_in_a_function_worth_finding(self.log_path, self.until if position > 1 else "")
         return Broken("a.png", "it came at last")
 
