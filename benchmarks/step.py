@@ -41,9 +41,9 @@ from typing import Any
 import torch
 
 from benchmarks import classification_step, detection_step
-from benchmarks.allocator import keep_freed_memory
 from benchmarks.machine import circumstances
 from benchmarks.rounds import CLOCKS, Plan, Stopwatch
+from pillsnap.allocator import keep_freed_memory
 from pillsnap.errors import PillError
 from pillsnap.jsonfile import save_json
 from pillsnap.training.precision import select_device
