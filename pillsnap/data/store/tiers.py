@@ -110,7 +110,7 @@ class PixelStore:
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != CHANNELS or pixels.size == 0:
             raise ValueError(
-                f"A store got {pixels.dtype} of shape {pixels.shape}; wanted uint8 (h, w, 3) of an RGB picture."
+                f"A store got {pixels.dtype} of shape {pixels.shape}; wanted uint8 (h, w, 3). Give it RGB pixels."
             )
         ledger = self._opened()
         if ledger is None:
