@@ -137,8 +137,18 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class RamOptimization:
-    """What is kept to save work at the next start."""
+    """What is kept to save work: decoded pictures, for later epochs and runs, and what was read from labels."""
 
+    cache_policy: Literal["hotset", "mmap", "none", "auto"]
+    """hotset: pictures in RAM, shared by all workers. mmap: in a file of `paths.cache_dir`. auto: what is fastest."""
+    hotset_size_images: CountOrZero
+    """Pictures the hot set keeps (DAT-3); the RAM plan refuses more than fit. Kept in `paths.cache_dir` as well."""
+    use_lmdb: bool
+    """Keep pictures packed in LMDB in `paths.cache_dir`, all of them; used by `hotset` and `none`."""
+    lmdb_codec: Literal["lossless", "jpeg"]
+    """jpeg: quality 95, a third of the bytes, other pixels than the original's; their PSNR is logged."""
+    preload_samples: CountOrZero
+    """Samples decoded before the first step; 0 leaves it to the first epoch."""
     cache_labels: bool
     """Keep what was read from the label files in `paths.cache_dir` (DAT-4)."""
 

@@ -239,8 +239,9 @@ def shared_images(num_images: int, size_px: int) -> torch.Tensor:
     shape = (num_images, size_px, size_px, 3)
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(num_images * size_px * size_px * 3)
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)  # type: ignore[arg-type]
+    # As torch's own collate function does it; there is no public way to shared memory without a copy.
+    storage = torch.UntypedStorage._new_shared(num_images * size_px * size_px * 3)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def channels_first(image_HWC: NDArray[np.uint8]) -> torch.Tensor:

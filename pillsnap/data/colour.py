@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 NUM_VALUES = 11
-"""Numbers a picture: the 3 x 3 matrix row by row, the share of its mean that is added, the blur's deviation in pixels."""
+"""Of each picture: the 3 x 3 matrix row by row, the share of its mean that is added, the blur's deviation (pixels)."""
 MEAN, BLUR = 9, 10
 BLUR_SIGMAS = (0.3, 1.2)  # pixels
 BLUR_RADIUS = 4  # pixels; beyond it the widest blur weighs less than 1 %

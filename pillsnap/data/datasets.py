@@ -30,9 +30,10 @@ from pillsnap.data.batches import (
 from pillsnap.data.colour import Augmentation, Colour, draw_colour
 from pillsnap.data.images import RgbImage
 from pillsnap.data.items import ClassificationItems
-from pillsnap.data.pixels import DetectorParts, EvaluationParts, TrainingParts
+from pillsnap.data.pixels import DetectorParts, EvaluationParts
 from pillsnap.data.preprocess import PAD_VALUE, ClassifierInput, letterbox
 from pillsnap.data.randomness import sample_generator, seeded_globals
+from pillsnap.data.training_parts import TrainingParts
 from pillsnap.data.transforms import random_square
 from pillsnap.errors import BrokenImageError
 

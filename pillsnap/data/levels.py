@@ -72,15 +72,15 @@ class LevelSizes:
     """How a whole photograph becomes a square: `letterbox` or `center`."""
 
     def frame_wh(self, sizes_wh: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the size of the frame level of pictures, (N, 2), from theirs, (N, 2): never larger than the picture."""
+        """Return the sizes of the frame levels of pictures, (N, 2), from theirs, (N, 2): never larger than these."""
         sides = sizes_wh.max(1) if self.frame_fit == "letterbox" else sizes_wh.min(1)
         scale = np.minimum(self.size_px / np.maximum(sides, 1), 1.0)
-        return np.maximum(np.rint(sizes_wh * scale[:, None]), 1).astype(np.int64)
+        return np.asarray(np.maximum(np.rint(sizes_wh * scale[:, None]), 1), np.int64)
 
     def region_px(self, boxes_xyxy: FloatArray) -> NDArray[np.int64]:
         """Return the side of the region level around boxes (N, 4), (N,) pixels: never sharper than the picture."""
         sides = np.maximum((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(1, initial=1.0), 1.0)
-        return np.minimum(np.ceil(sides * (1 + 2 * REGION_PADDING)), self.size_px).astype(np.int64)
+        return np.asarray(np.minimum(np.ceil(sides * (1 + 2 * REGION_PADDING)), self.size_px), np.int64)
 
 
 def region_of(box_xyxy: FloatArray) -> Crop:

@@ -31,12 +31,14 @@ from pillsnap.data.datasets import (
 )
 from pillsnap.data.items import ClassificationItems, classification_items
 from pillsnap.data.levels import LevelSizes
-from pillsnap.data.pixels import DetectorParts, EvaluationParts, Originals, TrainingParts
+from pillsnap.data.originals import Originals
+from pillsnap.data.pixels import DetectorParts, EvaluationParts
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.records import COMBO, SINGLE
 from pillsnap.data.samplers import OrderedSampler, StepSampler
 from pillsnap.data.sampling import SamplingPlan
 from pillsnap.data.stores import Stores
+from pillsnap.data.training_parts import TrainingParts
 from pillsnap.data.twostage import TwoStageData, is_training_over, load_data
 from pillsnap.memory import lift_address_space_limit
 from pillsnap.models.classifier_efficientnetv2_s import build_classification_model

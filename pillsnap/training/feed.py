@@ -38,7 +38,7 @@ class DeviceFeed:
         """Feed `device`, a GPU, from `batches` in page-locked memory."""
         self._batches = batches
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._ahead: _Staged | None = None
 
     def __iter__(self) -> DeviceFeed:
@@ -62,7 +62,7 @@ class DeviceFeed:
             return _Staged(batch, None)
         with torch.cuda.stream(self._stream):
             copied = batch.to(self._device)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(self._stream)
         return _Staged(copied, event)
 

@@ -18,7 +18,8 @@ from pillsnap.data.datasets import (
     DetectionTrainingDataset,
 )
 from pillsnap.data.items import NO_BOX, classification_items
-from pillsnap.data.pixels import DetectorParts, EvaluationParts, Originals
+from pillsnap.data.originals import Originals
+from pillsnap.data.pixels import DetectorParts, EvaluationParts
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.records import Picture, Records
 from pillsnap.models.detector_yolo11m import detection_label, training_transforms

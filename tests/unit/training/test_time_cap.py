@@ -20,7 +20,8 @@ from pillsnap.data.datasets import (
     DetectionTrainingDataset,
 )
 from pillsnap.data.items import ClassificationItems
-from pillsnap.data.pixels import DetectorParts, EvaluationParts, Originals
+from pillsnap.data.originals import Originals
+from pillsnap.data.pixels import DetectorParts, EvaluationParts
 from pillsnap.data.records import Picture, Records
 from pillsnap.data.samplers import StepSampler
 from pillsnap.training.schedule import CLASSIFICATION, DETECTION, TaskName
