@@ -87,8 +87,8 @@ class Parts(ABC):
         """Return the row of the picture that each entry is a part of, (N,)."""
 
     @abstractmethod
-    def make(self, entry: int) -> RgbImage:
-        """Return an entry's pixels, made from the original, whether or not the store has them.
+    def make(self, entry: int) -> tuple[RgbImage, Stamp]:
+        """Return an entry's pixels, made from the original whether or not the store has them, and that file's stamp.
 
         Raises:
             BrokenImageError: The picture cannot be decoded.
@@ -130,14 +130,14 @@ class EvaluationParts(Parts):
             BrokenImageError: The picture cannot be decoded.
         """
         found = self.stored(position)
-        return self.make(position) if found is None else found
+        return self.make(position)[0] if found is None else found
 
     def rows_of_entries(self) -> NDArray[np.int64]:
         """Return the row of the picture that each entry is a part of, (N,)."""
         return np.asarray(self.items.rows, np.int64)
 
-    def make(self, entry: int) -> RgbImage:
-        """Return the view of an item, made from the original."""
+    def make(self, entry: int) -> tuple[RgbImage, Stamp]:
+        """Return the view of an item, made from the original, and the file's stamp."""
         row, number = int(self.items.rows[entry]), int(self.items.box_numbers[entry])
         box = self.originals.box_xyxy(row, number)
         is_whole = box is None or (self.view == "frame" and not self.originals.is_combo(row))
@@ -146,7 +146,7 @@ class EvaluationParts(Parts):
                 pixels = frame_view(original.full(), self.spec)
             else:
                 pixels = box_view(original.full(), box, self.spec, self.crop_padding)
-            return self.keep(entry, pixels, original.stamp)
+            return self.keep(entry, pixels, original.stamp), original.stamp
 
 
 class DetectorParts(Parts):
@@ -184,17 +184,18 @@ class DetectorParts(Parts):
             BrokenImageError: The picture cannot be decoded.
         """
         found = self.stored(position)
-        return self.make(position) if found is None else found
+        return self.make(position)[0] if found is None else found
 
     def rows_of_entries(self) -> NDArray[np.int64]:
         """Return the row of the picture that each entry is, (N,)."""
         return np.asarray(self.rows, np.int64)
 
-    def make(self, entry: int) -> RgbImage:
-        """Return a photograph at input size, made from the original."""
+    def make(self, entry: int) -> tuple[RgbImage, Stamp]:
+        """Return a photograph at input size, made from the original, and the file's stamp."""
         with self.making(int(self.rows[entry])) as original:
             image = original.reduced(self.size_px) if self.is_training else original.full()
-            return self.keep(entry, resize_longer_side(image, self.size_px), original.stamp)
+            pixels = resize_longer_side(image, self.size_px)
+            return self.keep(entry, pixels, original.stamp), original.stamp
 
 
 def part_keys(sample_ids: NDArray[np.uint64], parts: IntArray) -> NDArray[np.uint64]:

@@ -24,7 +24,7 @@ from pillsnap.data.originals import Originals
 from pillsnap.data.pixels import CHANNELS, FRAME_PART, Parts, identity_of, part_keys
 from pillsnap.data.preprocess import Crop
 from pillsnap.data.records import COMBO, Records
-from pillsnap.data.store.layout import StoreLayout
+from pillsnap.data.store.layout import Stamp, StoreLayout
 from pillsnap.data.store.tiers import PixelStore
 
 REGION_SIDE = 1 + 2 * REGION_PADDING  # of the box's longer side
@@ -87,19 +87,19 @@ class TrainingParts(Parts):
         if box_xyxy is not None and self._is_close(square, box_xyxy, size_wh, is_combo=is_combo):
             pixels = self.stored(len(self.items) + position)
             if pixels is None:
-                pixels = self._made(position, wants_region=True)
+                pixels, _ = self._made(position, wants_region=True)
             return region_level(pixels, box_xyxy)
         pixels = self.stored(position)
         if pixels is None:
-            pixels = self._made(position, wants_region=False)
+            pixels, _ = self._made(position, wants_region=False)
         return frame_level(pixels, size_wh)
 
     def rows_of_entries(self) -> NDArray[np.int64]:
         """Return the row of the picture that each entry is a part of, (2 N,)."""
         return np.tile(np.asarray(self.items.rows, np.int64), 2)
 
-    def make(self, entry: int) -> RgbImage:
-        """Return the frame or the region of an item, made from the original."""
+    def make(self, entry: int) -> tuple[RgbImage, Stamp]:
+        """Return the frame or the region of an item, made from the original, and the file's stamp."""
         return self._made(entry % len(self.items), wants_region=entry >= len(self.items))
 
     def _is_close(self, square: Crop, box_xyxy: FloatArray, size_wh: tuple[int, int], *, is_combo: bool) -> bool:
@@ -116,7 +116,7 @@ class TrainingParts(Parts):
         width, height = self.sizes.frame_wh(np.array([size_wh]))[0].tolist()
         return width, height
 
-    def _made(self, position: int, *, wants_region: bool) -> RgbImage:
+    def _made(self, position: int, *, wants_region: bool) -> tuple[RgbImage, Stamp]:
         """Decode the picture of an item, store all of its parts that have a place, and return the one wanted.
 
         The frame is always made from the reduced picture and regions from the full one, so that pixels do not depend on
@@ -139,7 +139,7 @@ class TrainingParts(Parts):
                     region = self.keep(num_items + index, region, original.stamp)
                     wanted = region if is_wanted else wanted
         assert wanted is not None
-        return wanted
+        return wanted, original.stamp
 
     def _siblings(self, position: int) -> range:
         """Return the items of the same picture, which lie side by side."""
