@@ -47,6 +47,12 @@ def _reader_of_synthetic(reader: str, _num_drugs: int) -> str | None:
     return f"a synthetic data set has the AI Hub layout, which the reader {reader} cannot read; set data.reader=auto"
 
 
+def _kept_twice(cache_policy: str, use_lmdb: bool) -> str | None:
+    if cache_policy != "mmap" or not use_lmdb:
+        return None
+    return "both keep every picture on the disk; set use_lmdb=false, or cache_policy=hotset or none"
+
+
 def _weights_file(path: str | None) -> str | None:
     if path is None or Path(path).is_file():
         return None
@@ -96,6 +102,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
     (("data.reader", "data.synthetic.num_drugs"), _reader_of_synthetic),
     (("data.classification.sampling", "loss.use_class_weights"), _balancing_twice),
     (("data.classification.combo_share", "data.classification.combo_crops"), _share_of_no_crops),
+    (("dataloader.ram_optimization.cache_policy", "dataloader.ram_optimization.use_lmdb"), _kept_twice),
     (("model.weights",), _weights_file),
     (("detection.weights",), _weights_file),
     (("train.early_stopping.monitor.classification", _MODE, "train.tasks"), _classification_mode),

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.req("UTL-1")
 STOPPING = "train.early_stopping"
 COMMON = "optimization.channels_last"
 OWN = "train.classification.channels_last"
+RAM = "dataloader.ram_optimization"
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,22 @@ OWN = "train.classification.channels_last"
             "a share of 0.2 is asked for crops that are not used; set data.classification.combo_crops=true or"
             " data.classification.combo_share=null",
         ),
+        (
+            [f"{RAM}.cache_policy=mmap", f"{RAM}.use_lmdb=true"],
+            f"{RAM}.cache_policy and {RAM}.use_lmdb",
+            "both keep every picture on the disk; set use_lmdb=false, or cache_policy=hotset or none",
+        ),
     ],
-    ids=["fractions", "given-aihub", "val_loss-max", "macro_f1-min", "map-min", "balanced-weights", "share-crops"],
+    ids=[
+        "fractions",
+        "given-aihub",
+        "val_loss-max",
+        "macro_f1-min",
+        "map-min",
+        "balanced-weights",
+        "share-crops",
+        "mmap-lmdb",
+    ],
 )
 def test_values_that_cannot_stand_together_are_reported(overrides: list[str], key: str, text: str) -> None:
     (line,) = report_of(ROOT_CONFIG, overrides)
