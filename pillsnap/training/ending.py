@@ -162,4 +162,5 @@ def _task_facts(task: Task) -> dict[str, Any]:
         "best": task.judgement.best,
         "throughput": totals.throughput(),
         "data_wait_share": totals.data_wait_share(),
+        "data_wait_reasons": task.log.data_wait.facts() if task.log.data_wait else {},
     }

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from pillsnap.data.batches import LoadStats
 from pillsnap.errors import NonFiniteLossError
+from pillsnap.training.data_wait import DataWait
 from pillsnap.training.precision import cuda_mem_mb
 from pillsnap.training.telemetry import StepTimer, TBWriter
 
@@ -27,6 +29,8 @@ class StepReport:
     loss: torch.Tensor
     lr: float
     sample_ids: list[int]
+    load: LoadStats = field(default_factory=LoadStats)
+    """What loading the samples took."""
 
 
 @dataclass
@@ -76,6 +80,7 @@ class StepLog:
         step_log_interval: int,
         profile_interval: int,
         warmup_steps: int = 0,
+        data_wait: DataWait | None = None,
     ) -> None:
         """Report as `[label]` in the log and under `prefix` in TensorBoard.
 
@@ -89,10 +94,12 @@ class StepLog:
             step_log_interval: Steps between two log lines.
             profile_interval: Steps between two detailed lines.
             warmup_steps: First steps left out of the totals (compilation).
+            data_wait: Looks why steps wait for data, between two detailed lines.
         """
         self.timer = StepTimer(device)
         self.totals = StepTotals()
         self.epoch_loss = EpochLoss()
+        self.data_wait = data_wait
         self._label, self._prefix = label, prefix
         self._epochs = epochs
         self._logger, self._tb = logger, tb
@@ -148,6 +155,8 @@ class StepLog:
         )
         if last.step // self._profile_interval > (reports[0].step - 1) // self._profile_interval:
             self._detail(losses, times)
+            if self.data_wait is not None:
+                self.data_wait.close_window(last.epoch, last.step)
 
     def _detail(self, losses: list[float], times: list[tuple[float, float]]) -> None:
         totals = self.totals
@@ -161,6 +170,8 @@ class StepLog:
 
     def _count(self, reports: list[StepReport], times: list[tuple[float, float]]) -> None:
         for report, (data_s, compute_s) in zip(reports, times, strict=True):
+            if self.data_wait is not None:
+                self.data_wait.add(data_s, compute_s, report.load)
             if self._warmup_left > 0:
                 self._warmup_left -= 1
                 continue

@@ -84,7 +84,7 @@ class Task(TaskState, ABC):
         self.recovery.after_success(self.clock.step)
         place = (self.clock.epoch, self.step_in_epoch, self.steps_per_epoch)
         self._applied.follow(self.recovery.cut)
-        report = StepReport(*place, self.clock.step, loss, lr, batch.sample_ids)
+        report = StepReport(*place, self.clock.step, loss, lr, batch.sample_ids, batch.load)
         self.log.record(report, checkpoint=self.context.last_checkpoint)
         if self.clock.step % self.cfg.logging.step_log_interval == 0:
             self._count_scaler_skips()

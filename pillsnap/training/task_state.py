@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from pillsnap.config.loading import for_task
+from pillsnap.cores import usable_cores
 from pillsnap.data.batches import Batch, Broken
 from pillsnap.data.loaders import Loader
 from pillsnap.data.samplers import StepSampler
@@ -18,6 +19,7 @@ from pillsnap.evaluation.slicing import EvaluationCut
 from pillsnap.training.applied_cut import AppliedCut
 from pillsnap.training.clock import Clock
 from pillsnap.training.context import RunContext
+from pillsnap.training.data_wait import DataWait, LoaderSetup
 from pillsnap.training.judgement import Judgement
 from pillsnap.training.optimstate import require_same_identity, restore_optimization, scheduler_state
 from pillsnap.training.recovery import Cut, Recovery
@@ -25,7 +27,7 @@ from pillsnap.training.schedule import TaskName
 from pillsnap.training.step import TrainingParts
 from pillsnap.training.steplog import EpochLoss, StepLog
 
-COMPILE_WARMUP_STEPS = 100  # UTL-9: left out of throughput figures when torch.compile is on
+COMPILE_WARMUP_STEPS = 100
 
 
 class TaskState:
@@ -83,7 +85,8 @@ class TaskState:
         )
         self._applied = AppliedCut(parts, self.recovery.cut)
         self.val_cut = EvaluationCut(device, label=f"val{self.log_label.removeprefix('train')}", memory=context.memory)
-        is_compiled = self.cfg.optimization.torch_compile != "none"
+        # UTL-9: left out of throughput figures.
+        warmup_steps = 0 if self.cfg.optimization.torch_compile == "none" else COMPILE_WARMUP_STEPS
         self.log = StepLog(
             label=self.log_label,
             prefix=self.tb_prefix,
@@ -93,7 +96,28 @@ class TaskState:
             tb=context.tb,
             step_log_interval=self.cfg.logging.step_log_interval,
             profile_interval=self.cfg.logging.profile_interval,
-            warmup_steps=COMPILE_WARMUP_STEPS if is_compiled else 0,
+            warmup_steps=warmup_steps,
+            data_wait=DataWait(
+                self._loader_setup(),
+                label=self.log_label,
+                prefix=self.tb_prefix,
+                logger=context.logger,
+                tb=context.tb,
+                decide=context.decide,
+                warmup_steps=warmup_steps,
+            ),
+        )
+
+    def _loader_setup(self) -> LoaderSetup:
+        options, tasks = self.cfg.dataloader, self.cfg.train.tasks
+        return LoaderSetup(
+            num_workers=self.train_loader.num_workers,
+            num_loaders=len(tasks) if self.cfg.train.strategy == "interleaved" else 1,
+            num_cores=usable_cores(),
+            prefetch_factor=options.prefetch_factor,
+            cache_policy=options.ram_optimization.get("cache_policy", "none"),
+            use_lmdb=options.ram_optimization.get("use_lmdb", False),
+            augment_key=f"train.{self.name}.augment",
         )
 
     @property

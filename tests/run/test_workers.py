@@ -117,3 +117,25 @@ def test_loaders_are_measured_in_the_turns_of_the_run_from_the_place_asked_for(d
     found = [batch.sample_ids for batch in taken if isinstance(batch, ClassificationBatch)]
     assert found[: len(expected) - half] == expected[half:], "from the middle of the first epoch"
     assert found[len(expected) - half] != expected[0], "then on with the second"
+
+
+@pytest.mark.req("UTL-4", "LOP-2")
+def test_a_run_tells_why_its_steps_wait_for_data(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pillsnap.training.data_wait.TOLERATED_SHARE", 0.0)
+    monkeypatch.setattr("pillsnap.training.data_wait.WARMUP_STEPS", 1)
+    exp_dir = tmp_path / "exp"
+    run_training(
+        tiny_config(
+            exp_dir, data_root, "train.tasks=[classification]", "logging.profile_interval=4", "train.batch_size=4"
+        )
+    )
+    facts = read_json(exp_dir / "reports" / "run.json")
+    reasons = facts["tasks"]["classification"]["data_wait_reasons"]
+    assert set(reasons) <= {"decode", "disk", "cores", "view"}
+    assert sum(each["windows"] for each in reasons.values()) > 0
+    assert [each["why"] for each in _decisions(exp_dir) if each["what"] == "train: data wait"]
+    events = EventAccumulator(str(exp_dir / "tb"))
+    events.Reload()
+    assert all(0 < event.value < 1 for event in events.Scalars("perf/data_wait_share"))
