@@ -159,12 +159,12 @@ class DetectionBatch:
     def targets(self, device: torch.device) -> dict[str, torch.Tensor]:
         """Return the flat target tensors YOLO's loss reads: batch_idx (N,), cls (N, 1), bboxes (N, 4)."""
         counts = [len(sample.boxes_cxcywh_norm) for sample in self.samples]
-        boxes = torch.from_numpy(np.concatenate([sample.boxes_cxcywh_norm for sample in self.samples])).to(device)
+        boxes = torch.from_numpy(np.concatenate([sample.boxes_cxcywh_norm for sample in self.samples]))
         index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).float()
         return {
-            "batch_idx": index.to(device),
+            "batch_idx": _sent(index, device),
             "cls": torch.zeros(len(boxes), 1, device=device),
-            "bboxes": boxes,
+            "bboxes": _sent(boxes, device),
         }
 
     def pin_memory(self) -> DetectionBatch:
@@ -174,6 +174,11 @@ class DetectionBatch:
     def to(self, device: torch.device) -> DetectionBatch:
         """Return the batch with its images on `device`; from page-locked memory without waiting."""
         return replace(self, images_BCHW=self.images_BCHW.to(device, non_blocking=True))
+
+
+def _sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy to `device` without the host waiting for the copy, which takes page-locked memory."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 Sample = ClassificationSample | DetectionSample
