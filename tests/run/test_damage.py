@@ -16,6 +16,7 @@ from pillsnap.errors import TooMuchDamageError
 from pillsnap.jsonfile import read_json
 from pillsnap.training.checkpoint import load_ckpt
 from pillsnap.training.run import run_training
+from tests.builders import write_folders
 from tests.run.tiny import REPOSITORY, tiny_words
 
 pytestmark = pytest.mark.req("DAT-2")
@@ -105,3 +106,21 @@ def _assert_same_weights(found: Path, expected: Path) -> None:
     for name in ("last.pt", "detection_last.pt"):
         a, b = (load_ckpt(exp_dir / "checkpoints" / name)["model_state"] for exp_dir in (found, expected))
         assert all(torch.equal(a[key], value) for key, value in b.items()), name
+
+
+def test_a_file_met_in_validation_and_in_the_final_evaluation_is_told_with_its_places(tmp_path: Path) -> None:
+    for part, count in (("train", 8), ("val", 4)):
+        write_folders(tmp_path / "photos" / part, {"aspirin": count, "ibuprofen": count})
+    broken = min((tmp_path / "photos" / "val").rglob("*.jpg"))
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    words = (
+        "data.reader=folders",
+        "train.tasks=[classification]",
+        "data.split.policy=given",
+        "data.max_corruption=0.1",
+    )
+    run_training(_config(tmp_path / "exp", tmp_path / "photos", *words))
+    metrics = read_json(tmp_path / "exp" / "reports" / "metrics.json")
+    assert metrics["skipped"] == {"truncated_image": 1}
+    places = metrics["skipped_details"]["by_place"]
+    assert places == {"classification": {"truncated_image": 1}, "evaluation": {"truncated_image": 1}}

@@ -59,6 +59,14 @@ def test_test_and_run_appear_only_when_given(tmp_path: Path) -> None:
     assert (content["test"], content["run"]) == ({"detection": {"mAP@0.5": 0.5}}, {"seed": 42})
 
 
+@pytest.mark.req("DAT-2")
+def test_files_left_out_are_told_by_kind(tmp_path: Path) -> None:
+    history = {"detection": [detected(1, 0.6)]}
+    details = {"share": 0.01, "examples": {"empty_image": ["a.png"]}}
+    content = dumped(tmp_path, history=history, skipped={"empty_image": 1}, skipped_details=details)
+    assert (content["skipped"], content["skipped_details"]) == ({"empty_image": 1}, details)
+
+
 def test_what_was_passed_in_is_not_changed(tmp_path: Path) -> None:
     entry = classified(1, 0.5)
     dumped(tmp_path, history={"classification": [entry]})

@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from pillsnap.data.batches import Broken
 from pillsnap.memory import GB, DeviceMemory
 from pillsnap.training.context import RunContext
 from pillsnap.training.interrupt import StopRequest
@@ -45,3 +46,12 @@ def test_above_80_percent_there_is_a_warning(monkeypatch: pytest.MonkeyPatch, ca
     _context(tb, monkeypatch, 8.1).watch_memory(Cut(16, 4), 3, "train", "")
     assert tb.values["oom/memory_warning"] == (0.81, 3)
     assert "[train] 81% of 10.0 GB are in use before epoch 4 (micro-batches 16 x 4)" in caplog.text
+
+
+@pytest.mark.req("DAT-2")
+def test_a_broken_picture_is_named_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    context = _context(_Scalars(), monkeypatch, used_gb=1)
+    for place, label in (("classification", "train"), ("classification", "train"), ("detection", "val/detection")):
+        context.note_broken([Broken("a.png", "a.png is cut off")], place, label)
+    assert caplog.messages == ["[train] left out: a.png is cut off"]
+    assert len(context.damage) == 1

@@ -6,8 +6,10 @@ import os
 import signal
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
+from pillsnap.data.batches import Broken, ClassificationBatch
 from pillsnap.errors import InterruptedRunError
 from pillsnap.training.interrupt import CheckedLoader, StopRequest, stop_on_signals
 
@@ -54,3 +56,18 @@ def test_every_check_and_every_validation_batch_tells_the_watchdog() -> None:
     loader: DataLoader[int] = DataLoader([1, 2, 3])  # type: ignore[arg-type]
     assert len(list(CheckedLoader(loader, request))) == len(loader) == 3
     assert len(beats) == 4
+
+
+@pytest.mark.req("DAT-2")
+def test_broken_pictures_among_the_batches_are_told() -> None:
+    whole = ClassificationBatch(torch.zeros(1, 3, 2, 2), torch.zeros(1), [7], [Broken("a.png", "cut")])
+    batches: list[object] = [whole, [Broken("b.png", "empty")], "of another loader"]
+    loader: DataLoader[object] = DataLoader(batches, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
+    told: list[str] = []
+    checked = CheckedLoader(loader, StopRequest(), lambda broken: told.extend(each.image_path for each in broken))
+    assert list(checked) == batches
+    assert told == ["a.png", "b.png"]
+
+
+def _as_it_is(batch: object) -> object:
+    return batch
