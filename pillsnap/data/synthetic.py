@@ -1,7 +1,8 @@
 """Draws a synthetic data set that looks, lies and is labelled like AI Hub 576, so that everything runs without it.
 
-The same spec draws the same bytes, whatever the number of processes. Two small files keep a folder honest:
-`synthetic.started.json` stands in it while it is being drawn, and `synthetic.json` is written last.
+The same spec draws the same bytes, whatever the number of processes. Small files keep a folder honest:
+`synthetic.started.json` stands in it while it is being drawn, beside a journal of what is done, from which drawing goes
+on after a kill; `synthetic.json` is written last.
 
     summary = draw_dataset(Path("pills"), SyntheticSpec(num_drugs=20, width=244, height=320))
 """
@@ -12,9 +13,10 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from typing import Any
 from pillsnap.data.randomness import sample_generator
 from pillsnap.data.synthetic_blemishes import MIN_COMBOS, MIN_SINGLES, Faults, plant_blemishes
 from pillsnap.data.synthetic_drugs import Drug, invent_drugs
-from pillsnap.data.synthetic_jobs import Studio, draw_job, prepare_worker
+from pillsnap.data.synthetic_jobs import JobCost, Studio, draw_job, prepare_worker
+from pillsnap.data.synthetic_journal import JOURNAL_NAME, finished_jobs, journal, note
 from pillsnap.data.synthetic_layout import GRID_SIZE, Job, max_combo_pictures, plan_jobs
 from pillsnap.errors import ConfigError, DataError, PillError
 from pillsnap.jsonfile import read_json, save_json
@@ -32,6 +35,7 @@ DRAWN_FOLDERS = ("train", "val", "data")
 COUNTS = ("num_drugs", "num_singles", "num_combos", "num_labels")
 RECIPE = 1  # raised whenever the same spec would draw other bytes
 MAX_DRUGS = 5_000
+BYTES_PER_PIXEL = 1.45  # of a picture file: 1.43 at full size, 1.41 at a quarter
 PIXELS_PER_PROCESS = 20_000_000  # starting a process costs about what drawing so many pixels does
 
 Progress = Callable[[int, int], None]
@@ -113,6 +117,7 @@ class SyntheticSummary:
     seconds: float  # that drawing took; 0 when it was there already
     faults: Faults  # kind -> paths relative to the root; empty without blemishes
     is_reused: bool  # the folder already held exactly this data set
+    cost: JobCost = JobCost()  # of the pictures drawn now, without those of an earlier drawing that was cut short
 
 
 def draw_dataset(
@@ -121,14 +126,15 @@ def draw_dataset(
     """Draw a data set into `root`, or find it complete there.
 
     Args:
-        root: A folder that is missing, empty, half drawn by this function, or already holds this very data set.
+        root: A folder that is missing, empty, half drawn by this function, or already holds this very data set. What
+            is half drawn is drawn to its end if it is the same data set, and afresh if it is another.
         spec: What to draw.
         num_processes: None takes the cores of this machine, fewer for little work.
-        progress: Called with (pictures drawn, pictures in all).
+        progress: Called with (pictures drawn, pictures in all), the first time with those of an earlier drawing.
 
     Raises:
         ConfigError: `num_processes` is not positive.
-        DataError: The folder holds something else, or cannot be written.
+        DataError: The folder holds something else, has too little space, or cannot be written.
     """
     if num_processes is not None and num_processes < 1:
         raise ConfigError(
@@ -140,20 +146,23 @@ def draw_dataset(
     start = time.perf_counter()
     jobs = _plan(spec)
     try:
-        _claim_folder(root, spec)
+        done = _claim_folder(root, spec, jobs)
         studio = Studio(root, (spec.width, spec.height), spec.seed, drifting_types=spec.blemishes)
-        _draw(studio, jobs, num_processes or _default_processes(spec, jobs), progress)
+        _require_space(root, spec, jobs, done)
+        cost = _draw(studio, jobs, done, num_processes or _default_processes(spec, jobs), progress or _ignore)
+        # Whoever plants faults destroys what the journal vouches for.
+        (root / JOURNAL_NAME).unlink()
         faults = plant_blemishes(root, jobs, spec.seed) if spec.blemishes else {}
     except OSError as err:
         raise DataError(
             f"the synthetic data set cannot be drawn into {root}: {err}. A writable folder with enough free space is "
-            "needed (about 110 KB a picture of 244x320, 2.2 MB at full size). Free some, or choose another folder; "
-            "drawing again starts afresh."
+            "needed (about 110 KB a picture of 244x320, 1.8 MB at full size). Free some, or choose another folder; "
+            "drawing again goes on from here."
         ) from err
     except BrokenProcessPool as err:
         raise DataError(
             f"the synthetic data set in {root} is incomplete: a drawing process was killed (out of memory, most "
-            "likely), all of them were wanted. Draw again with --processes 1."
+            "likely), all of them were wanted. Draw again with --processes 1; what is drawn is kept."
         ) from err
     summary = SyntheticSummary(
         root=root,
@@ -164,6 +173,7 @@ def draw_dataset(
         seconds=time.perf_counter() - start,
         faults=faults,
         is_reused=False,
+        cost=cost,
     )
     counts = {field: getattr(summary, field) for field in COUNTS}
     save_json(root / COMPLETE_NAME, {**_identity(spec), "counts": counts, "faults": faults})
@@ -207,8 +217,11 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     )
 
 
-def _claim_folder(root: Path, spec: SyntheticSpec) -> None:
-    """Make `root` an empty folder marked as being drawn; only what an earlier drawing left there is removed."""
+def _claim_folder(root: Path, spec: SyntheticSpec, jobs: list[Job]) -> set[int]:
+    """Mark `root` as being drawn and return the numbers of the jobs that an earlier drawing of the same finished there.
+
+    What an earlier drawing of something else left is removed.
+    """
     root.mkdir(parents=True, exist_ok=True)
     is_ours = (root / STARTED_NAME).is_file()
     names = sorted(path.name for path in root.iterdir())
@@ -217,10 +230,33 @@ def _claim_folder(root: Path, spec: SyntheticSpec) -> None:
             f"{root} is not empty ({len(names)} entries, {names[0]!r} first) and was not made by `pillsnap synth`; a "
             "new or empty folder is wanted, so that nothing of yours is mixed up or lost. Choose another folder."
         )
+    if is_ours and _is_of(root / STARTED_NAME, spec) and (root / JOURNAL_NAME).is_file():
+        return finished_jobs(root, jobs)
+    (root / JOURNAL_NAME).unlink(missing_ok=True)
     for name in DRAWN_FOLDERS:
         if (root / name).is_dir():
             shutil.rmtree(root / name)
     save_json(root / STARTED_NAME, _identity(spec))
+    return set()
+
+
+def _is_of(path: Path, spec: SyntheticSpec) -> bool:
+    try:
+        return read_json(path) == _identity(spec)
+    except PillError:
+        return False
+
+
+def _require_space(root: Path, spec: SyntheticSpec, jobs: list[Job], done: set[int]) -> None:
+    """Refuse what would fill the disk after hours."""
+    num_pictures = sum(len(job.shots) for number, job in enumerate(jobs) if number not in done)
+    needed, free = num_pictures * spec.width * spec.height * BYTES_PER_PIXEL, shutil.disk_usage(root).free
+    if needed > free:
+        raise DataError(
+            f"{num_pictures:,} pictures of {spec.width}x{spec.height} do not fit into {root}: they need about "
+            f"{needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free. Free some, choose another folder, or draw fewer or "
+            "smaller ones."
+        )
 
 
 def _plan(spec: SyntheticSpec) -> list[Job]:
@@ -245,23 +281,33 @@ def _default_processes(spec: SyntheticSpec, jobs: list[Job]) -> int:
     return max(1, min(num_cores, num_pixels // PIXELS_PER_PROCESS))
 
 
-def _draw(studio: Studio, jobs: list[Job], num_processes: int, progress: Progress | None) -> None:
-    """Draw all jobs, here or in `num_processes` fresh processes."""
-    report = progress or _ignore
-    total, done = sum(len(job.shots) for job in jobs), 0
+def _draw(studio: Studio, jobs: list[Job], done: set[int], num_processes: int, progress: Progress) -> JobCost:
+    """Draw the jobs that are not done, here or in `num_processes` fresh processes."""
+    total, before = sum(len(job.shots) for job in jobs), sum(len(jobs[number].shots) for number in done)
+    left = {number: job for number, job in enumerate(jobs) if number not in done}
+    progress(before, total)
+    cost = JobCost()
+    with journal(studio.root) as file, closing(_drawn(studio, left, num_processes)) as drawn:
+        for number, job_cost in drawn:
+            note(file, number)
+            cost = cost.plus(job_cost)
+            progress(before + cost.num_pictures, total)
+    return cost
+
+
+def _drawn(studio: Studio, jobs: dict[int, Job], num_processes: int) -> Generator[tuple[int, JobCost]]:
+    """Draw `jobs` and yield their numbers and costs as they get done."""
     if num_processes == 1:
-        for job in jobs:
-            done += draw_job(studio, job)
-            report(done, total)
+        for number, job in jobs.items():
+            yield number, draw_job(studio, job)
         return
     # Spawned, not forked: a process that has started threads (PyTorch, OpenCV) must not be forked.
     spawn, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     with ProcessPoolExecutor(num_processes, mp_context=spawn, initializer=prepare_worker) as pool:
-        drawings = [pool.submit(draw_job, studio, job) for job in jobs]
+        drawings = {pool.submit(draw_job, studio, job): number for number, job in jobs.items()}
         try:
             for drawing in as_completed(drawings):
-                done += drawing.result()
-                report(done, total)
+                yield drawings[drawing], drawing.result()
         except BaseException:
             # Leaving the pool waits for jobs at hand, and a second Ctrl-C during that wait would hang Python's exit.
             for worker in set(multiprocessing.active_children()) - others:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from pillsnap.allocator import keep_freed_memory
 from pillsnap.data.images import RgbImage
 from pillsnap.data.randomness import sample_generator
 from pillsnap.data.synthetic_drugs import Drug
@@ -34,25 +36,43 @@ class Studio:
 def prepare_worker() -> None:
     """Set up a worker process: one thread each, and Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     cv2.setNumThreads(1)
 
 
-def draw_job(studio: Studio, job: Job) -> int:
+class JobCost(NamedTuple):
+    """What one job, or several together, took."""
+
+    num_pictures: int = 0
+    num_bytes: int = 0
+    """Of the picture files."""
+    core_s: float = 0.0
+    """Seconds of a core."""
+
+    def plus(self, other: JobCost) -> JobCost:
+        """Return both together."""
+        return JobCost(
+            self.num_pictures + other.num_pictures, self.num_bytes + other.num_bytes, self.core_s + other.core_s
+        )
+
+
+def draw_job(studio: Studio, job: Job) -> JobCost:
     """Write the pictures and labels of `job`.
 
     Returns:
-        The number of pictures.
+        What it took.
 
     Raises:
         OSError: A file cannot be written.
     """
+    start, num_bytes = time.process_time(), 0
     (studio.root / job.image_dir).mkdir(parents=True, exist_ok=True)
     for shot in job.shots:
         stem = job.stem(shot)
         rng = sample_generator(studio.seed, stem)
         pills = _lay_out(studio, job, shot, rng)
         photograph = take_photograph(pills, shot, studio.size_wh, rng)
-        (studio.root / job.image_path(shot)).write_bytes(encode_png(photograph.image))
+        num_bytes += (studio.root / job.image_path(shot)).write_bytes(encode_png(photograph.image))
         for number, drug in enumerate(job.drugs):
             label = pill_label(
                 drug,
@@ -64,7 +84,7 @@ def draw_job(studio: Studio, job: Job) -> int:
                 drift=rng if studio.drifting_types else None,
             )
             write_label(studio.root / job.label_path(shot, drug), label)
-    return len(job.shots)
+    return JobCost(len(job.shots), num_bytes, time.process_time() - start)
 
 
 def encode_png(image: RgbImage) -> bytes:

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pillsnap.data.aihub576 import read_aihub576
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
-from pillsnap.data.synthetic_jobs import Studio
+from pillsnap.data.synthetic_jobs import JobCost, Studio, draw_job
 from pillsnap.data.synthetic_layout import Job
 from pillsnap.errors import ConfigError, DataError
 
@@ -34,11 +37,11 @@ def digests(root: Path) -> dict[str, str]:
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def fail_like_a_full_disk(_studio: Studio, _job: Job) -> int:
+def fail_like_a_full_disk(_studio: Studio, _job: Job) -> JobCost:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def die_like_a_killed_process(_studio: Studio, _job: Job) -> int:
+def die_like_a_killed_process(_studio: Studio, _job: Job) -> JobCost:
     os._exit(9)
 
 
@@ -100,6 +103,99 @@ def test_a_half_drawn_folder_is_drawn_afresh(drawn: Path, tmp_path: Path) -> Non
     assert digests(tmp_path) == digests(drawn)
 
 
+class Killed(BaseException):
+    pass
+
+
+def draw_until_killed(root: Path, monkeypatch: pytest.MonkeyPatch, num_jobs: int, spec: SyntheticSpec = TINY) -> None:
+    """Draw `num_jobs` whole jobs and half of the next."""
+    drawn: list[Job] = []
+
+    def draw(studio: Studio, job: Job) -> JobCost:
+        if len(drawn) == num_jobs:
+            draw_job(studio, replace(job, shots=job.shots[:1]))
+            raise Killed
+        drawn.append(job)
+        return draw_job(studio, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pillsnap.data.synthetic.draw_job", draw)
+        with pytest.raises(Killed):
+            draw_dataset(root, spec, num_processes=1)
+
+
+def test_a_killed_drawing_goes_on_and_gives_the_same_bytes(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_until_killed(tmp_path, monkeypatch, 2)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    told: list[int] = []
+    summary = draw_dataset(tmp_path, TINY, num_processes=1, progress=lambda done, _: told.append(done))
+    assert digests(tmp_path) == digests(drawn)
+    assert told == [4, 6, 9]
+    assert (summary.cost.num_pictures, summary.num_singles + summary.num_combos) == (5, 9)
+    assert sum(path.stat().st_mtime_ns == time_ns for path, time_ns in kept.items()) == 4
+
+
+@pytest.mark.parametrize("damage", ["picture gone", "label empty", "journal cut", "journal gone"])
+def test_what_is_not_whole_is_drawn_again(
+    damage: str, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_until_killed(tmp_path, monkeypatch, 2)
+    journal = tmp_path / "synthetic.drawn.txt"
+    assert journal.read_text() == "0\n1\n"
+    damages: dict[str, Callable[[], object]] = {
+        "picture gone": lambda: next(tmp_path.rglob("*.png")).unlink(),
+        "label empty": lambda: next(tmp_path.glob("train/**/*.json")).write_text(""),
+        "journal cut": lambda: journal.write_text("0\n1"),
+        "journal gone": journal.unlink,
+    }
+    damages[damage]()
+    summary = draw_dataset(tmp_path, TINY, num_processes=1)
+    assert summary.cost.num_pictures > 5
+    assert digests(tmp_path) == digests(drawn)
+
+
+def test_the_number_of_the_next_job_is_not_joined_to_one_that_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_until_killed(tmp_path, monkeypatch, 1)
+    (tmp_path / "synthetic.drawn.txt").write_text("0\n1")
+    draw_until_killed(tmp_path, monkeypatch, 1)
+    assert (tmp_path / "synthetic.drawn.txt").read_text() == "0\n1\n"
+
+
+def test_a_half_drawn_folder_of_another_spec_is_drawn_afresh(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_until_killed(tmp_path, monkeypatch, 2, replace(TINY, seed=7))
+    assert draw_dataset(tmp_path, TINY, num_processes=1).cost.num_pictures == 9
+    assert digests(tmp_path) == digests(drawn)
+
+
+def test_planted_faults_are_not_taken_for_finished_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise Killed
+
+    spec = SyntheticSpec(num_drugs=4, singles_per_drug=10, num_combos=3, width=160, height=200, blemishes=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("pillsnap.data.synthetic.plant_blemishes", die)
+        with pytest.raises(Killed):
+            draw_dataset(tmp_path, spec, num_processes=1)
+    assert draw_dataset(tmp_path, spec, num_processes=1).cost.num_pictures == 43
+
+
+def test_what_does_not_fit_on_the_disk_is_refused_before_drawing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pillsnap.data.synthetic.shutil.disk_usage", lambda _: SimpleNamespace(free=400_000))
+    with pytest.raises(
+        DataError, match=r"9 pictures of 160x200 do not fit .* about 0\.0 GB, 0\.0 GB are free\. Free some"
+    ):
+        draw_dataset(tmp_path, TINY)
+    assert list(tmp_path.rglob("*.png")) == []
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.png").write_bytes(b"mine")
     with pytest.raises(DataError, match=r"is not empty \(1 entries, 'holiday.png' first\).*Choose another folder"):
@@ -123,7 +219,7 @@ def test_a_damaged_completion_file_is_a_data_error(tmp_path: Path, content: str)
 def test_progress_is_told_up_to_the_last_picture(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     draw_dataset(tmp_path, TINY, num_processes=1, progress=lambda done, total: told.append((done, total)))
-    assert told == [(2, 9), (4, 9), (6, 9), (9, 9)]
+    assert told == [(0, 9), (2, 9), (4, 9), (6, 9), (9, 9)]
 
 
 def test_zero_processes_are_refused(tmp_path: Path) -> None:
@@ -133,7 +229,7 @@ def test_zero_processes_are_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_in_a_drawing_process_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pillsnap.data.synthetic.draw_job", fail_like_a_full_disk)
-    with pytest.raises(DataError, match=r"into .*: \[Errno 28\] No space left.*drawing again starts afresh"):
+    with pytest.raises(DataError, match=r"into .*: \[Errno 28\] No space left.*drawing again goes on from here"):
         draw_dataset(tmp_path, TINY, num_processes=2)
     assert (tmp_path / "synthetic.started.json").is_file()
 

@@ -49,7 +49,9 @@ def test_the_pills_stay_in_place_while_the_camera_moves(tmp_path: Path) -> None:
 
 def test_a_single_lies_near_the_middle_of_a_picture_of_the_size_asked_for(tmp_path: Path) -> None:
     jobs = plan_jobs(invent_drugs(2, 5), [], singles_per_drug=4, num_combos=0, seed=5, top="")
-    assert [draw_job(Studio(tmp_path, (160, 200), 5, False), job) for job in jobs] == [4, 4]
+    costs = [draw_job(Studio(tmp_path, (160, 200), 5, False), job) for job in jobs]
+    assert [cost.num_pictures for cost in costs] == [4, 4]
+    assert sum(cost.num_bytes for cost in costs) == sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
     for job in jobs:
         for shot in job.shots:
             assert decode_rgb(tmp_path / job.image_path(shot)).shape == (200, 160, 3)
