@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
 
 from pillsnap.data.box_checks import Box
 
 MAX_SIDE_PX = 100_000  # a larger width or height in a label is a slip of the pen
+MAX_PLAIN = 1 << 53  # whole numbers below it are themselves as floats
 K_CODE = re.compile(r"K-\d+(-\d+)*")
 
 
-@dataclass(frozen=True, slots=True)
-class PillLabel:
+class PillLabel(NamedTuple):
     """What one label file says.
 
     `code` is the pill's K-code, `folder_code` that of its folder (all codes of a combination), None where the file
@@ -35,27 +36,34 @@ class PillLabel:
     boxes_xyxy: tuple[Box, ...]
 
 
-def read_pill_label(path: Path) -> PillLabel:
-    """Read a label file.
+def parse_pill_label(text: bytes) -> PillLabel:
+    """Parse the content of a label file.
 
     Raises:
-        OSError: The file cannot be read.
         ValueError: It is not JSON in UTF-8, or not in the schema of the data set.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    content = _parse(text)
     if not isinstance(content, dict):
         raise ValueError(f"a {type(content).__name__} where an object was expected")
     image = _first_object(content, "images")
     return PillLabel(
-        code=_k_code(image.get("dl_mapping_code")),
-        folder_code=_k_code(image.get("drug_N")),
-        name=_text(image.get("dl_name")),
-        size_wh=_size_wh(image),
-        boxes_xyxy=tuple(_boxes(content.get("annotations"))),
+        _k_code(image.get("dl_mapping_code")),
+        _k_code(image.get("drug_N")),
+        _text(image.get("dl_name")),
+        _size_wh(image),
+        tuple(_boxes(content.get("annotations"))),
     )
+
+
+def _parse(text: bytes) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # Slower, but takes what real files hold beyond the standard (a byte order mark, NaN), and says what is wrong.
+        try:
+            return json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
 
 
 def _first_object(content: dict[str, Any], key: str) -> dict[str, Any]:
@@ -92,6 +100,8 @@ def _size_wh(image: dict[str, Any]) -> tuple[int, int] | None:
 
 def _number(value: object) -> float | None:
     """Return a finite number from a number or a string that holds one, else None."""
+    if type(value) is int and abs(value) < MAX_PLAIN:
+        return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -103,9 +113,23 @@ def _number(value: object) -> float | None:
 
 def _text(value: object) -> str | None:
     text = value.strip() if isinstance(value, str) else ""
-    return text or None
+    return text if text and (text.isascii() or _is_unicode(text)) else None
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be written: JSON can spell halves of characters that no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _k_code(value: object) -> str | None:
-    text = _text(value)
-    return text if text and K_CODE.fullmatch(text) else None
+    return _k_code_in(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=8192)  # the codes of one folder are all the same
+def _k_code_in(text: str) -> str | None:
+    code = text.strip()
+    return code if K_CODE.fullmatch(code) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Box = tuple[float, float, float, float]
 
@@ -11,8 +11,7 @@ ROUNDING_PX = 1.0  # labels are rounded to whole pixels or six decimals: less th
 MIN_VISIBLE_SHARE = 0.3  # pills are photographed whole: a box mostly outside is a typing error, not half a pill
 
 
-@dataclass(frozen=True, slots=True)
-class BoxCheck:
+class BoxCheck(NamedTuple):
     """A box cut to the picture (None: not usable), and what was wrong with it (kind None: nothing)."""
 
     box_xyxy: Box | None
@@ -33,6 +32,8 @@ def check_box(box_xyxy: Box, size_wh: tuple[int, int]) -> BoxCheck:
     """
     x_min, y_min, x_max, y_max = box_xyxy
     width, height = x_max - x_min, y_max - y_min
+    if x_min >= 0 and y_min >= 0 and x_max <= size_wh[0] and y_max <= size_wh[1] and min(width, height) >= MIN_SIDE_PX:
+        return BoxCheck(box_xyxy)
     shown = f"box of {width:.4g}x{height:.4g} px at ({x_min:.4g}, {y_min:.4g})"
     if width <= 0 or height <= 0:
         return BoxCheck(None, "zero_size_box", f"{shown} has no area; the box is not used")

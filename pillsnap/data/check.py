@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ def check_dataset(
     return _report(root, decode, records, problems)
 
 
-def _report(root: Path, is_decoded: bool, records: Records, problems: list[Problem]) -> CheckReport:
+def _report(root: Path, is_decoded: bool, records: Records, problems: Sequence[Problem]) -> CheckReport:
     singles = Counter(code for code in records.column("code").tolist() if code is not None)
     combos = records.select(records.column("task") == COMBO)
     in_combos = Counter(combos.table.column("box_codes").combine_chunks().flatten().to_pylist())

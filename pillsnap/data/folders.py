@@ -11,15 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pillsnap.data.images import image_size_wh
-from pillsnap.data.records import SINGLE, Picture, Problem, Records, Scan
-from pillsnap.data.tree import (
-    DataTree,
-    FileEntry,
-    empty_image_problem,
-    no_pictures_error,
-    require_folder,
-    source_photo,
-)
+from pillsnap.data.records import SINGLE, Picture, PictureColumns, Problem, Scan
+from pillsnap.data.scan import Found, Reader, only_unit, read_all
+from pillsnap.data.scan_units import Tables, Unit, UnitColumns, UnitFolder, UnitJob
+from pillsnap.data.tree import DataTree, FileEntry, empty_image_problem, source_photo
 from pillsnap.data.yolo import PART_OF_FOLDER
 from pillsnap.errors import BrokenImageError
 
@@ -40,15 +35,28 @@ def read_folders(root: Path) -> Scan:
     Raises:
         DataError: The folder is missing or unreadable, or holds no usable picture.
     """
-    require_folder(root, LAYOUT)
-    reader = _Reader(DataTree(root))
-    parts = part_folders(root)
-    for folder in parts or [""]:
-        reader.read_part(folder, PART_OF_FOLDER.get(folder, ""))
-    problems = sorted([*reader.problems, *reader.tree.problems], key=lambda problem: (problem.path, problem.kind))
-    if not reader.pictures:
-        raise no_pictures_error(root, LAYOUT, problems)
-    return Scan(Records.from_pictures(reader.pictures), problems)
+    return read_all(root, READER)
+
+
+def read_units(job: UnitJob) -> Tables:
+    """Read the data set, which is one unit.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    columns = UnitColumns()
+    for unit in job.units:
+        reader = _Reader(DataTree(Path(job.root)), columns.pictures)
+        for folder in unit.folders:
+            reader.read_part(folder.path, folder.part)
+        columns.close_unit(unit.key, [*reader.problems, *reader.tree.problems], {}, reader.tree.visits)
+    return columns.tables()
+
+
+def discover(root: Path) -> Found:
+    """Return the data set as one unit."""
+    folders = [UnitFolder(PART_OF_FOLDER.get(part, ""), "images", part) for part in part_folders(root) or [""]]
+    return Found([Unit("", tuple(folders))], [])
 
 
 def part_folders(root: Path) -> list[str]:
@@ -61,12 +69,15 @@ def folders_read(root: Path) -> list[str]:
     return part_folders(root) or DataTree(root).children()[0]
 
 
+READER = Reader(SOURCE, LAYOUT, discover, read_units, folders_read, only_unit)
+
+
 class _Reader:
     """Collects pictures and problems while walking one data set."""
 
-    def __init__(self, tree: DataTree) -> None:
+    def __init__(self, tree: DataTree, pictures: PictureColumns) -> None:
         self.tree = tree
-        self.pictures: list[Picture] = []
+        self.pictures = pictures
         self.problems: list[Problem] = []
 
     def read_part(self, folder: str, part: str) -> None:
@@ -83,6 +94,7 @@ class _Reader:
                 self._read_image(image, class_folder, part)
 
     def _read_image(self, image: FileEntry, class_folder: str, part: str) -> None:
+        self.tree.visits.watch(*image)  # its header is read
         empty = empty_image_problem(image)
         if empty:
             self.problems.append(empty)
@@ -90,10 +102,11 @@ class _Reader:
         try:
             width, height = image_size_wh(self.tree.root / image.path)
         except BrokenImageError as error:
+            self.tree.visits.distrust_refused(image.path, error.__cause__)
             self._problem("broken_image", image.path, f"its header cannot be read ({error.__cause__}); left out")
             return
         code = class_folder.rpartition("/")[2]
-        self.pictures.append(
+        self.pictures.add(
             Picture(
                 image_path=image.path,
                 task=SINGLE,

@@ -7,16 +7,19 @@ loader's worker processes nothing: the memory is shared after a fork and memory-
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pillsnap.atomicfile import atomic_path
 from pillsnap.boxes import FloatArray
+from pillsnap.data.scan_file import TableFile, write_tables
 
 SINGLE = "single"
 COMBO = "combo"
@@ -36,6 +39,12 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
+
+PROBLEM_SCHEMA = pa.schema([("kind", pa.string()), ("path", pa.string()), ("detail", pa.string())])
+
+RECORDS = "records"  # name of the table in its file
+TEXT_COLUMNS = ("image_path", "task", "code", "group", "source", "part")
+PER_SAMPLE = ("image_path", "sample_id", "task", "code", "boxes_xyxy", "box_codes")
 
 
 def sample_id_of(image_path: str) -> int:
@@ -71,28 +80,138 @@ class Problem:
     detail: str
 
 
+class Problems(Sequence[Problem]):
+    """The problems of a data set, kept as an Arrow table: a hundred thousand of them cost nothing until looked at."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Wrap `table`, which must have `PROBLEM_SCHEMA`."""
+        self.table = table
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> Problems:
+        """Build the table of `problems`, in their order."""
+        rows = list(problems)
+        columns = {name: [getattr(row, name) for row in rows] for name in PROBLEM_SCHEMA.names}
+        return cls(pa.table(columns, schema=PROBLEM_SCHEMA))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return int(self.table.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
+        """Return one problem, or a list of them."""
+        rows = range(len(self))[index]
+        return [self._row(row) for row in rows] if isinstance(rows, range) else self._row(rows)
+
+    def __iter__(self) -> Iterator[Problem]:
+        """Go through all of them."""
+        return map(Problem, *(self.table.column(name).to_pylist() for name in PROBLEM_SCHEMA.names))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with another sequence of problems."""
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Show them as a list."""
+        return repr(list(self))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many there are of each kind, the most frequent first."""
+        found = self.table.column("kind").value_counts().to_pylist()
+        counts = {entry["values"]: entry["counts"] for entry in found}
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def _row(self, row: int) -> Problem:
+        return Problem(*(self.table.column(name)[row].as_py() for name in PROBLEM_SCHEMA.names))
+
+
+class PictureColumns:
+    """Pictures on their way into the table, one plain list a column."""
+
+    def __init__(self) -> None:
+        """Start with no picture."""
+        self._texts: dict[str, list[Any]] = {name: [] for name in TEXT_COLUMNS}
+        self._sizes: tuple[array[int], array[int]] = (array("i"), array("i"))
+        self._box_values = array("f")
+        self._box_codes: list[str] = []
+        self._num_boxes = array("i", [0])
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._sizes[0])
+
+    def add(self, picture: Picture) -> None:
+        """Add one picture."""
+        for name, values in self._texts.items():
+            values.append(getattr(picture, name))
+        self._sizes[0].append(picture.width)
+        self._sizes[1].append(picture.height)
+        for box in picture.boxes_xyxy:
+            self._box_values.extend(box)
+        self._box_codes += picture.box_codes
+        self._num_boxes.append(len(self._box_codes))
+
+    def table(self) -> pa.Table:
+        """Return the pictures in the order in which they came, as a table of `SCHEMA`."""
+        offsets = np.array(self._num_boxes, np.int32)
+        paths = self._texts["image_path"]
+        columns: dict[str, Any] = {
+            **self._texts,
+            "sample_id": np.fromiter(map(sample_id_of, paths), np.uint64, len(paths)),
+            "boxes_xyxy": pa.ListArray.from_arrays(offsets * 4, np.array(self._box_values, np.float32)),
+            "box_codes": pa.ListArray.from_arrays(offsets, pa.array(self._box_codes, pa.string())),
+            "width": np.array(self._sizes[0], np.int32),
+            "height": np.array(self._sizes[1], np.int32),
+        }
+        return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
 class Records:
-    """Read-only view of the picture table, with NumPy access to its columns."""
+    """Read-only view of the picture table, with NumPy access to its columns.
+
+    One that was read from a file is sent to other processes as the path of that file, and its memory is shared.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         """Wrap `table`, which must have `SCHEMA`."""
         if table.schema != SCHEMA:
             raise ValueError(f"record table has columns {table.schema.names}; wanted {SCHEMA.names}")
         self.table = table.combine_chunks()
+        self._file: TableFile | None = None
+        # One look-up less for every sample: making Arrow's wrapper of a column costs as much as reading from it.
+        self._arrays = {name: _only_chunk(self.table.column(name)) for name in PER_SAMPLE}
 
     @classmethod
     def from_pictures(cls, pictures: Iterable[Picture]) -> Records:
         """Build the table; rows are sorted by path so that the order never depends on the file system."""
-        rows = sorted(pictures, key=lambda picture: picture.image_path)
-        columns = {
-            "sample_id": [sample_id_of(row.image_path) for row in rows],
-            "boxes_xyxy": [[float(value) for box in row.boxes_xyxy for value in box] for row in rows],
-            "box_codes": [list(row.box_codes) for row in rows],
-        }
-        for name in SCHEMA.names:
-            if name not in columns:
-                columns[name] = [getattr(row, name) for row in rows]
-        return cls(pa.table(columns, schema=SCHEMA))
+        columns = PictureColumns()
+        for picture in sorted(pictures, key=lambda picture: picture.image_path):
+            columns.add(picture)
+        return cls(columns.table())
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Records:
+        """Sort a table of `SCHEMA` by path and wrap it."""
+        return cls(sorted_by(table, "image_path"))
+
+    @classmethod
+    def from_file(cls, file: TableFile) -> Records:
+        """Return the records in a file of tables, without copying them."""
+        records = cls(file.table(RECORDS))
+        records._file = file
+        return records
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the file's path where there is a file, else the table."""
+        return (Records, (self.table,)) if self._file is None else (Records.from_file, (self._file,))
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -104,16 +223,33 @@ class Records:
 
     def image_path(self, row: int) -> str:
         """Return the posix path of a picture relative to the data root."""
-        return str(self.table.column("image_path")[row].as_py())
+        return str(self._arrays["image_path"][row].as_py())
+
+    def sample_id(self, row: int) -> int:
+        """Return the stable 64-bit id of a picture."""
+        return int(self._arrays["sample_id"][row].as_py())
+
+    def task(self, row: int) -> str:
+        """Return "single" or "combo"."""
+        return str(self._arrays["task"][row].as_py())
+
+    def code(self, row: int) -> str | None:
+        """Return the class key of a single picture's pill, None for combos."""
+        code: str | None = self._arrays["code"][row].as_py()
+        return code
 
     def boxes_xyxy(self, row: int) -> FloatArray:
         """Return the boxes of a picture, (N, 4) float32 pixels, as an array of their own."""
-        values = self.table.column("boxes_xyxy")[row].values
+        values = self._arrays["boxes_xyxy"][row].values
         return np.array(values.to_numpy(zero_copy_only=False), np.float32).reshape(-1, 4)
 
     def box_codes(self, row: int) -> list[str]:
         """Return the class key of each box of a picture."""
-        return list(self.table.column("box_codes")[row].as_py())
+        return list(self._arrays["box_codes"][row].as_py())
+
+    def num_boxes(self) -> NDArray[np.int64]:
+        """Return how many boxes every picture has."""
+        return np.asarray(pc.list_value_length(self.table.column("box_codes")).to_numpy(), np.int64)
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Records:
         """Return the pictures chosen by a boolean mask or by row numbers."""
@@ -121,27 +257,24 @@ class Records:
         indices = np.flatnonzero(mask) if mask.dtype == np.bool_ else mask
         return Records(self.table.take(pa.array(indices, pa.int64())))
 
-    def write(self, path: Path, metadata: dict[str, str] | None = None) -> None:
-        """Write an Arrow IPC file atomically; `metadata` travels in its schema.
+    def write(self, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+        """Write a file of this one table atomically; `metadata` (plain data) travels in it.
 
         Raises:
             PillError: It cannot be written.
         """
-        table = self.table.replace_schema_metadata(metadata or {})
-        with (
-            atomic_path(path) as temporary,
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, table.schema) as writer,
-        ):
-            writer.write_table(table)
+        write_tables(path, {RECORDS: self.table}, metadata or {})
 
     @classmethod
-    def read(cls, path: Path) -> tuple[Records, dict[str, str]]:
-        """Memory-map a file written by `write`; return the records and the metadata."""
-        with pa.memory_map(str(path), "r") as source:
-            table = pa.ipc.open_file(source).read_all()
-        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        return cls(table.replace_schema_metadata(None)), metadata
+    def read(cls, path: Path) -> tuple[Records, dict[str, Any]]:
+        """Memory-map a file written by `write`; return the records and the metadata.
+
+        Raises:
+            OSError: It cannot be opened.
+            ValueError: It is damaged, or no such file.
+        """
+        file = TableFile(path)
+        return cls.from_file(file), file.metadata
 
 
 @dataclass(frozen=True)
@@ -149,5 +282,20 @@ class Scan:
     """What a reader found below a data root."""
 
     records: Records
-    problems: list[Problem] = field(default_factory=list)
+    problems: Sequence[Problem] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)  # class key -> drug name, where the labels tell
+
+
+def sorted_by(table: pa.Table, *names: str) -> pa.Table:
+    """Return `table` in the order of text columns (by code point, as Python sorts), equal rows in their old order."""
+    table = table.combine_chunks()
+    if table.num_rows < 2:
+        return table
+    first = _only_chunk(table.column(names[0]))
+    if len(names) == 1 and pc.all(pc.less_equal(first.slice(0, len(first) - 1), first.slice(1))).as_py():
+        return table
+    return table.take(pc.sort_indices(table, [(name, "ascending") for name in names]))
+
+
+def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

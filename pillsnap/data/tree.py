@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
 
 from pillsnap.data.records import Problem
+from pillsnap.data.scan_visits import Visits, is_text
 from pillsnap.errors import DataError
+
+T = TypeVar("T")
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MIN_IMAGE_BYTES = 100  # the real sets hold files of some dozen bytes that were cut off while copying
 DEMO_HINT = "To see everything work without any data, run: bash scripts/train.sh --demo"
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(NamedTuple):
     """One file: its posix path relative to the data root, its size in bytes and its time of change."""
 
     path: str
@@ -36,17 +38,17 @@ class FileEntry:
     @property
     def stem(self) -> str:
         """The name without its suffix."""
-        return PurePosixPath(self.path).stem
+        return split_suffix(self.name)[0]
 
     @property
     def suffix(self) -> str:
         """The suffix in lower case, with its dot."""
-        return PurePosixPath(self.path).suffix.lower()
+        return split_suffix(self.name)[1]
 
     @property
     def bare_path(self) -> str:
         """The path without the suffix."""
-        return self.path.removesuffix(PurePosixPath(self.path).suffix)
+        return split_suffix(self.path)[0]
 
     @property
     def is_image(self) -> bool:
@@ -54,13 +56,24 @@ class FileEntry:
         return self.suffix in IMAGE_SUFFIXES
 
 
+def split_suffix(path: str) -> tuple[str, str]:
+    """Split a path or name at its suffix, which comes in lower case with its dot ("" where there is none)."""
+    dot = path.rfind(".")
+    has_suffix = path.rfind("/") + 1 < dot < len(path) - 1
+    return (path[:dot], path[dot:].lower()) if has_suffix else (path, "")
+
+
 class DataTree:
-    """The folders below one data root; what is wrong with single entries is collected in `problems`."""
+    """The folders below one data root; what is wrong with single entries is collected in `problems`.
+
+    What was looked at is remembered in `visits`, so that a later start can tell whether it has changed.
+    """
 
     def __init__(self, root: Path) -> None:
         """Remember the root; nothing is read yet."""
         self.root = root
         self.problems: list[Problem] = []
+        self.visits = Visits()
 
     def has_folder(self, folder: str) -> bool:
         """Tell whether `folder` (posix, relative to the root) is a folder or a link to one."""
@@ -74,20 +87,17 @@ class DataTree:
         Raises:
             DataError: The folder cannot be read.
         """
-        where = self.root / folder
-        try:
-            with os.scandir(where) as entries:
-                found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-        except OSError as error:
-            raise DataError(
-                f"Folder {where} cannot be read ({error.strerror}). The pictures and labels of a data set must be "
-                f"readable. Give the permission back (chmod -R u+rX '{where}') or point data.root somewhere else."
-            ) from error
-        folders: list[str] = []
-        files: list[FileEntry] = []
-        for entry in found:
-            self._sort_entry(entry, f"{folder}/{entry.name}" if folder else entry.name, folders, files)
-        return folders, files
+        return self._list(folder, self._entry)
+
+    def names(self, folder: str) -> tuple[list[str], list[str]]:
+        """Return the paths of the folders and of the files directly in `folder`, as `children` does.
+
+        The files are not looked at, which saves most of the time; only where a link leads is.
+
+        Raises:
+            DataError: The folder cannot be read.
+        """
+        return self._list(folder, self._path)
 
     def files(self, folder: str = "") -> Iterator[FileEntry]:
         """Yield all files below `folder` in a fixed order.
@@ -100,32 +110,69 @@ class DataTree:
         for child in folders:
             yield from self.files(child)
 
-    def _sort_entry(self, entry: os.DirEntry[str], path: str, folders: list[str], files: list[FileEntry]) -> None:
+    def _list(self, folder: str, look: Callable[[os.DirEntry[str], str], T]) -> tuple[list[str], list[T]]:
+        where = self.root / folder
+        folders: list[str] = []
+        files: list[T] = []
+        prefix = f"{folder}/" if folder else ""
         try:
-            path.encode()
-        except UnicodeEncodeError:
+            with self.visits.opened(where, folder) as descriptor, os.scandir(descriptor) as entries:
+                # Looked at while the folder is open: the way from the root to each file is not gone again.
+                for entry in sorted(entries, key=_name):
+                    if entry.name[0] != ".":
+                        self._sort_entry(entry, prefix + entry.name, look, folders, files)
+        except OSError as error:
+            raise DataError(
+                f"Folder {where} cannot be read ({error.strerror}). The pictures and labels of a data set must be "
+                f"readable. Give the permission back (chmod -R u+rX '{where}') or point data.root somewhere else."
+            ) from error
+        return folders, files
+
+    def _sort_entry(
+        self,
+        entry: os.DirEntry[str],
+        path: str,
+        look: Callable[[os.DirEntry[str], str], T],
+        folders: list[str],
+        files: list[T],
+    ) -> None:
+        if not entry.name.isascii() and not is_text(entry.name):
             shown = os.fsencode(path).decode(errors="replace")
             self.problems.append(Problem("bad_file_name", shown, "the name is not UTF-8; rename it (convmv -f cp949)"))
             return
-        if entry.is_dir():
-            if entry.is_symlink() and self._leads_up(path):
+        try:
+            if not entry.is_dir():
+                files.append(look(entry, path))
+            elif entry.is_symlink() and self._leads_up(path):
                 self.problems.append(Problem("link_loop", path, "is a link to a folder above it; not entered"))
             else:
                 folders.append(path)
-            return
-        try:
-            status = entry.stat()
         except OSError as error:
+            # A disk that is mounted later changes nothing in this folder.
+            self.visits.distrust(path)
             detail = f"leads nowhere ({error.strerror}); is a disk not mounted?"
             self.problems.append(Problem("broken_link", path, detail))
-            return
-        files.append(FileEntry(path, status.st_size, status.st_mtime_ns))
+
+    def _entry(self, entry: os.DirEntry[str], path: str) -> FileEntry:
+        status = entry.stat()
+        if entry.is_symlink():
+            self.visits.watch(path, status.st_size, status.st_mtime_ns)
+        return FileEntry(path, status.st_size, status.st_mtime_ns)
+
+    def _path(self, entry: os.DirEntry[str], path: str) -> str:
+        if entry.is_symlink():
+            entry.stat()
+        return path
 
     def _leads_up(self, path: str) -> bool:
         """Tell whether a link leads to a folder through which it was reached, which would go on for ever."""
         target = (self.root / path).resolve()
         way = (self.root, *((self.root / parent) for parent in PurePosixPath(path).parents))
         return any(folder.resolve().is_relative_to(target) for folder in way)
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
 
 
 def source_photo(name: str) -> str:

@@ -25,15 +25,10 @@ import numpy as np
 from pillsnap.boxes import cxcywh_norm_to_xyxy
 from pillsnap.data.box_checks import Box, check_box
 from pillsnap.data.images import image_size_wh
-from pillsnap.data.records import COMBO, SINGLE, Picture, Problem, Records, Scan
-from pillsnap.data.tree import (
-    DataTree,
-    FileEntry,
-    empty_image_problem,
-    no_pictures_error,
-    require_folder,
-    source_photo,
-)
+from pillsnap.data.records import COMBO, SINGLE, Picture, PictureColumns, Problem, Scan
+from pillsnap.data.scan import Found, Reader, only_unit, read_all
+from pillsnap.data.scan_units import Tables, Unit, UnitColumns, UnitFolder, UnitJob
+from pillsnap.data.tree import DataTree, FileEntry, empty_image_problem, source_photo
 from pillsnap.data.yolo_labels import NAMES_FILES, ClassNames, parse_label_line, read_class_names
 from pillsnap.errors import BrokenImageError
 
@@ -59,14 +54,24 @@ def read_yolo(root: Path) -> Scan:
     Raises:
         DataError: The folder is missing or unreadable, its `data.yaml` is not usable, or no picture is.
     """
-    require_folder(root, LAYOUT)
-    reader = _Reader(DataTree(root), read_class_names(root))
-    for images, labels in image_label_folders(root):
-        reader.read_pair(images, labels)
-    problems = sorted([*reader.problems, *reader.tree.problems], key=lambda problem: (problem.path, problem.kind))
-    if not reader.pictures:
-        raise no_pictures_error(root, LAYOUT, problems)
-    return Scan(Records.from_pictures(reader.pictures), problems)
+    return read_all(root, READER)
+
+
+def read_units(job: UnitJob) -> Tables:
+    """Read the data set, which is one unit.
+
+    Raises:
+        DataError: A folder cannot be read, or `data.yaml` is not usable.
+    """
+    columns, root = UnitColumns(), Path(job.root)
+    for unit in job.units:
+        tree = DataTree(root)
+        tree.visits.watch_names(root, "", NAMES_FILES)
+        reader = _Reader(tree, read_class_names(root), columns.pictures)
+        for images, labels in image_label_folders(root):
+            reader.read_pair(images, labels)
+        columns.close_unit(unit.key, [*reader.problems, *tree.problems], {}, tree.visits)
+    return columns.tables()
 
 
 def image_label_folders(root: Path) -> list[tuple[str, str]]:
@@ -86,6 +91,20 @@ def folders_read(root: Path) -> list[str]:
     return [path for path in (*folders, *NAMES_FILES) if (root / path).exists()]
 
 
+def discover(root: Path) -> Found:
+    """Return the data set as one unit."""
+    folders = [
+        UnitFolder("", side, path)
+        for pair in image_label_folders(root)
+        for side, path in zip(("images", "labels"), pair, strict=True)
+        if (root / path).is_dir()
+    ]
+    return Found([Unit("", tuple(folders))], [])
+
+
+READER = Reader(SOURCE, LAYOUT, discover, read_units, folders_read, only_unit)
+
+
 class _UnknownClassError(ValueError):
     """A class number beyond the names that are given."""
 
@@ -93,10 +112,10 @@ class _UnknownClassError(ValueError):
 class _Reader:
     """Collects pictures and problems while walking one data set."""
 
-    def __init__(self, tree: DataTree, class_names: ClassNames | None) -> None:
+    def __init__(self, tree: DataTree, class_names: ClassNames | None, pictures: PictureColumns) -> None:
         self.tree = tree
         self.names = class_names.names if class_names else None
-        self.pictures: list[Picture] = []
+        self.pictures = pictures
         self.problems: list[Problem] = []
         if class_names and class_names.fault:
             self._problem("broken_names", class_names.file_name, class_names.fault)
@@ -108,6 +127,7 @@ class _Reader:
         for image in self.tree.files(images):
             if not image.is_image:
                 continue
+            self.tree.visits.watch(*image)  # its header is read
             key = image.bare_path.removeprefix(f"{images}/")
             if key in seen:
                 detail = f"has the same name as {seen[key]}, and so the same label; left out"
@@ -122,7 +142,9 @@ class _Reader:
     def _label_files(self, labels: str) -> dict[str, FileEntry]:
         if not self.tree.has_folder(labels):
             return {}
-        files = (file for file in self.tree.files(labels) if file.suffix == ".txt" and file.name != "classes.txt")
+        files = [file for file in self.tree.files(labels) if file.suffix == ".txt" and file.name != "classes.txt"]
+        for file in files:
+            self.tree.visits.watch(*file)
         return {file.bare_path.removeprefix(f"{labels}/"): file for file in files}
 
     def _read_picture(self, image: FileEntry, key: str, images: str, label: FileEntry | None) -> None:
@@ -136,6 +158,7 @@ class _Reader:
         try:
             size_wh = image_size_wh(self.tree.root / image.path)
         except BrokenImageError as error:
+            self.tree.visits.distrust_refused(image.path, error.__cause__)
             self._problem("broken_image", image.path, f"its header cannot be read ({error.__cause__}); left out")
             return
         found = self._boxes(label, size_wh)
@@ -178,6 +201,7 @@ class _Reader:
         try:
             text = (self.tree.root / label.path).read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:
+            self.tree.visits.distrust_refused(label.path, error)
             self._problem("broken_label", label.path, f"cannot be read ({error}); the picture is left out")
             return None
         first_line: dict[str, int] = {}
@@ -208,7 +232,7 @@ class _Reader:
         part_folder = images.partition("/")[0] if "/" in images else key.partition("/")[0]
         part = PART_OF_FOLDER.get(part_folder, "")
         is_single = len(boxes) == 1
-        self.pictures.append(
+        self.pictures.add(
             Picture(
                 image_path=image.path,
                 task=SINGLE if is_single else COMBO,

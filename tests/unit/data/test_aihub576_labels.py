@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from typing import Any
 
 import pytest
 
-from pillsnap.data.aihub576_labels import read_pill_label
-from tests.builders import aihub_label, write_json
+from pillsnap.data.aihub576_labels import PillLabel, parse_pill_label
+from tests.builders import aihub_label
 
 pytestmark = pytest.mark.req("DAT-2")
 
@@ -19,8 +19,12 @@ def label(**image_fields: object) -> dict[str, Any]:
     return content
 
 
-def test_code_name_size_and_box_are_read(tmp_path: Path) -> None:
-    found = read_pill_label(write_json(tmp_path / "a.json", label()))
+def parsed(content: object) -> PillLabel:
+    return parse_pill_label(json.dumps(content, ensure_ascii=False).encode())
+
+
+def test_code_name_size_and_box_are_read() -> None:
+    found = parsed(label())
     assert (found.code, found.folder_code, found.name) == ("K-000059", "K-000059", "약 59정")
     assert found.size_wh == (96, 128)
     assert found.boxes_xyxy == ((10, 20, 40, 60),)
@@ -39,27 +43,25 @@ def test_code_name_size_and_box_are_read(tmp_path: Path) -> None:
         pytest.param({"width": 10**400, "height": 128}, None, id="beyond float"),
     ],
 )
-def test_sizes_are_taken_in_any_type_or_not_at_all(
-    tmp_path: Path, fields: dict[str, object], size_wh: tuple[int, int] | None
-) -> None:
-    assert read_pill_label(write_json(tmp_path / "a.json", label(**fields))).size_wh == size_wh
+def test_sizes_are_taken_in_any_type_or_not_at_all(fields: dict[str, object], size_wh: tuple[int, int] | None) -> None:
+    assert parsed(label(**fields)).size_wh == size_wh
 
 
 @pytest.mark.parametrize("value", [None, 59, "", "59", ["K-000059"]])
-def test_a_code_that_is_no_k_code_counts_as_not_given(tmp_path: Path, value: object) -> None:
-    found = read_pill_label(write_json(tmp_path / "a.json", label(dl_mapping_code=value, drug_N=value, dl_name=value)))
+def test_a_code_that_is_no_k_code_counts_as_not_given(value: object) -> None:
+    found = parsed(label(dl_mapping_code=value, drug_N=value, dl_name=value))
     assert (found.code, found.folder_code) == (None, None)
 
 
-def test_a_box_of_strings_is_read(tmp_path: Path) -> None:
+def test_a_box_of_strings_is_read() -> None:
     content = aihub_label(NAME, "K-000059", ("10", 20.0, "30.5", 40))
-    assert read_pill_label(write_json(tmp_path / "a.json", content)).boxes_xyxy == ((10, 20, 40.5, 60),)
+    assert parsed(content).boxes_xyxy == ((10, 20, 40.5, 60),)
 
 
 @pytest.mark.parametrize("annotations", [None, [], [{"bbox": []}], [{"bbox": None}], [{}], ["x"]])
-def test_no_box_is_no_error(tmp_path: Path, annotations: object) -> None:
+def test_no_box_is_no_error(annotations: object) -> None:
     content = label() | {"annotations": annotations}
-    assert read_pill_label(write_json(tmp_path / "a.json", content)).boxes_xyxy == ()
+    assert parsed(content).boxes_xyxy == ()
 
 
 @pytest.mark.parametrize(
@@ -78,14 +80,15 @@ def test_no_box_is_no_error(tmp_path: Path, annotations: object) -> None:
         pytest.param(b"[" * 200_000, "nested too deeply", id="nested"),
     ],
 )
-def test_what_is_not_a_label_is_a_value_error(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
+def test_what_is_not_a_label_is_a_value_error(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_pill_label(path)
+        parse_pill_label(content)
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
-    path = write_json(tmp_path / "a.json", label())
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert read_pill_label(path).code == "K-000059"
+def test_a_byte_order_mark_is_no_mistake() -> None:
+    text = b"\xef\xbb\xbf" + json.dumps(label()).encode()
+    assert parse_pill_label(text).code == "K-000059"
+
+
+def test_a_name_with_half_a_character_counts_as_not_given() -> None:
+    assert parse_pill_label(json.dumps(label(dl_name="\ud800 pill")).encode()).name is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pillsnap.data import aihub576
+from pillsnap.data import aihub576_units
 from pillsnap.data.index import CACHE_FORMAT, detect_reader, load_index
 from pillsnap.data.records import Records, Scan
 from pillsnap.errors import ConfigError, DataError
@@ -25,10 +25,10 @@ def same(one: Scan, other: Scan) -> bool:
 
 @pytest.fixture
 def no_label_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> None:
-        raise AssertionError(f"label file {path} was opened")
+    def refuse(_text: bytes) -> None:
+        raise AssertionError("a label file was opened")
 
-    monkeypatch.setattr(aihub576, "read_pill_label", refuse)
+    monkeypatch.setattr(aihub576_units, "parse_pill_label", refuse)
 
 
 def test_the_second_start_reads_no_label_file(
@@ -95,7 +95,8 @@ def test_a_damaged_cache_is_rebuilt_and_the_log_says_so(
     tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     root = write_folders(tmp_path / "data")
-    first = load_index(root, cache_dir=tmp_path / "cache")
+    first = load_index(root)
+    load_index(root, cache_dir=tmp_path / "cache")
     (cache_file,) = (tmp_path / "cache").iterdir()
     damage(cache_file)
     assert same(first, load_index(root, cache_dir=tmp_path / "cache"))
@@ -187,13 +188,13 @@ def test_an_unknown_reader_is_a_configuration_error(tmp_path: Path) -> None:
 def test_an_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_aihub(tmp_path, singles=SMALL, combos={})
     closed = aihub_single_dirs(root, "K-000001")[1]
-    scandir = os.scandir
+    open_file = os.open
 
-    def refuse(path: Path) -> object:
-        if Path(path) == closed:
+    def refuse(path: Path, flags: int, *rest: int, **others: int) -> int:
+        if str(path) == str(closed):
             raise PermissionError(13, "Permission denied")
-        return scandir(path)
+        return open_file(path, flags, *rest, **others)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(DataError, match=f"{closed} cannot be read"):
         load_index(root)

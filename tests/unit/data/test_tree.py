@@ -75,10 +75,10 @@ def test_a_name_in_another_encoding_is_a_problem_and_not_a_crash(tmp_path: Path)
 
 
 def test_an_unreadable_folder_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, _flags: int) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(DataError, match=r"cannot be read \(Permission denied\).*must be readable.*chmod -R u\+rX"):
         DataTree(tmp_path).children()
 

@@ -1,0 +1,170 @@
+"""What a reader looked at on the disk, kept so small that a later start can look again at millions of files.
+
+A folder is the same while its time of change and its inode are: any file that was added, removed, renamed or replaced
+changes them. A file that can be rewritten in place is watched as well, by size and time of change; the watched files of
+one folder become one number. Imports nothing but the standard library, because processes are started for this.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+# A file system's clock moves in ticks (4 ms on ext4, 10 ms on exFAT): two changes in one tick leave one time.
+TICK_NS = 20_000_000
+MASK = (1 << 62) - 1
+NEVER = -1  # a digest that no look at the disk returns
+ABSENT = hash((0, -1))
+
+Look = tuple[int, int, int]
+"""Time of change in ns and inode of a folder, and the digest of its watched files."""
+
+
+class LookJob(NamedTuple):
+    """Folders to look at again: path below `root`, and `suffix` and `names` of its `Visit`."""
+
+    root: str
+    folders: list[tuple[str, str, list[str]]]
+
+
+@dataclass(slots=True)
+class Visit:
+    """One folder as it was when it was read.
+
+    `suffix`: all files of this suffix (lower case, with dot) are watched, "" for none; `names` are watched besides.
+    With `is_listed` false only the watched files count, whatever else lies in the folder.
+    """
+
+    path: str
+    mtime_ns: int = 0
+    inode: int = 0
+    suffix: str = ""
+    names: list[str] = field(default_factory=list)
+    digest: int = 0
+    is_listed: bool = True
+
+
+class Visits:
+    """The folders that one reader has listed, by their paths relative to the data root."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.folders: dict[str, Visit] = {}
+        self._old_ns = 0
+
+    @contextmanager
+    def opened(self, where: Path, folder: str) -> Iterator[int]:
+        """Open a folder for listing and remember it; give its descriptor.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            self.settle(status.st_mtime_ns)
+            self.folders[folder] = Visit(folder, status.st_mtime_ns, status.st_ino)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def watch_all(self, folder: str, suffix: str) -> None:
+        """Watch all files with `suffix` in a folder that was listed; each must be handed to `watch` once."""
+        self.folders[folder].suffix = suffix
+
+    def watch(self, path: str, size: int, mtime_ns: int) -> None:
+        """Watch a file of a folder that was listed; its size and time were taken before it is read."""
+        self.settle(mtime_ns)
+        folder, _, name = path.rpartition("/")
+        visit = self.folders[folder]
+        if not (visit.suffix and name.lower().endswith(visit.suffix)):
+            visit.names.append(name)
+        if visit.digest != NEVER:
+            visit.digest = (visit.digest + hash((size, mtime_ns))) & MASK
+
+    def watch_unread(self, root: Path, path: str) -> None:
+        """Watch a file that is not read."""
+        try:
+            status = (root / path).stat()
+        except OSError:
+            self.distrust(path)
+        else:
+            self.watch(path, status.st_size, status.st_mtime_ns)
+
+    def watch_names(self, root: Path, folder: str, names: Sequence[str]) -> None:
+        """Watch files that need not exist, in a folder whose other files do not matter."""
+        _, _, digest = look(root / folder, "", names)
+        self.folders[folder] = Visit(folder, names=list(names), digest=digest, is_listed=False)
+
+    def distrust(self, path: str) -> None:
+        """Have the folder of `path` read again at every start: what is wrong with it can end without a trace in it."""
+        self.folders[path.rpartition("/")[0]].digest = NEVER
+
+    def distrust_refused(self, path: str, error: BaseException | None) -> None:
+        """Distrust the folder of a file that the system would not read: a permission given back changes no time."""
+        if isinstance(error, OSError) and error.errno is not None:
+            self.distrust(path)
+
+    def settle(self, mtime_ns: int) -> None:
+        """Wait where something changed so lately that one more change could leave no trace."""
+        if mtime_ns <= self._old_ns:
+            return
+        now = time.time_ns()
+        if now - TICK_NS < mtime_ns <= now:
+            time.sleep(TICK_NS / 1e9)
+        self._old_ns = time.time_ns() - TICK_NS
+
+
+def look(where: Path | str, suffix: str, names: Sequence[str]) -> Look:
+    """Look at a folder and its watched files as they are now.
+
+    Raises:
+        OSError: The folder cannot be opened.
+    """
+    descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        digest = 0
+        listed = os.listdir(descriptor) if suffix else []  # noqa: PTH208 - pathlib lists no open folder
+        found = [name for name in listed if _is_watched(name, suffix)]
+        for name in (*found, *names):
+            try:
+                file = os.stat(name, dir_fd=descriptor)
+            except OSError:
+                digest += ABSENT
+            else:
+                if not stat.S_ISDIR(file.st_mode):
+                    digest += hash((file.st_size, file.st_mtime_ns))
+        return status.st_mtime_ns, status.st_ino, digest & MASK
+    finally:
+        os.close(descriptor)
+
+
+def look_again(job: LookJob) -> list[Look]:
+    """Look at folders again; one that cannot be opened is returned as never seen."""
+    looks = []
+    for folder, suffix, names in job.folders:
+        try:
+            looks.append(look(f"{job.root}/{folder}", suffix, names))
+        except OSError:
+            looks.append((0, 0, NEVER))
+    return looks
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a file name is UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_watched(name: str, suffix: str) -> bool:
+    return name[0] != "." and name.lower().endswith(suffix) and (name.isascii() or is_text(name))
