@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pillsnap.data.batches import Broken
-from pillsnap.data.datasets import ClassificationDataset, Key
+from pillsnap.data.datasets import ClassificationTrainingDataset, Key
+from pillsnap.data.images import RgbImage
 from pillsnap.training.run import run_training
 from tests.run.tiny import tiny_config
 
@@ -19,20 +19,20 @@ def test_a_run_whose_worker_hangs_logs_the_stacks_and_goes_on_when_it_comes_back
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_path = tmp_path / "exp" / "logs" / "pillsnap.log"
-    load, calls = ClassificationDataset.__getitem__, []
+    draw, calls = ClassificationTrainingDataset.draw, []
 
     def wait_for_a_picture_that_never_comes() -> None:
         deadline = time.monotonic() + 60
         while "picture_that_never_comes" not in log_path.read_text(encoding="utf-8") and time.monotonic() < deadline:
             time.sleep(0.02)
 
-    def stuck(self: ClassificationDataset, key: Key) -> Any | Broken:
+    def stuck(self: ClassificationTrainingDataset, key: Key, sample_id: int, out: RgbImage) -> Any:
         calls.append(key)
         if len(calls) == 40:
             wait_for_a_picture_that_never_comes()
-        return load(self, key)
+        return draw(self, key, sample_id, out)
 
-    monkeypatch.setattr(ClassificationDataset, "__getitem__", stuck)
+    monkeypatch.setattr(ClassificationTrainingDataset, "draw", stuck)
     words = ("train.tasks=[classification]", "train.classification.epochs=1", "dataloader.num_workers=1")
     run_training(tiny_config(tmp_path / "exp", data_root, *words, f"train.stall_minutes={0.5 / 60}"))
     log = log_path.read_text(encoding="utf-8")
