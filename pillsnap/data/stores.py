@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from pillsnap.data.pixels import Parts
-from pillsnap.data.store.layout import StoreLayout, StoreOptions, hotset_bytes, stat_stamps
+from pillsnap.data.ram_plan import measure_machine
+from pillsnap.data.store.layout import StoreLayout, StoreOptions, hash_order, stat_stamps
+from pillsnap.data.store.measure import choose_store
 from pillsnap.data.store.opening import open_store
+from pillsnap.data.store.preload import preload
 from pillsnap.data.store.tiers import PixelStore
+
+ROOM_SHARE = 0.5  # of the free RAM; the rest is for workers, batches, and files of raw pixels that are in use
+TRAINING = "-train"  # ends the purposes that training reads
 
 logger = logging.getLogger("pillsnap")
 
@@ -27,8 +34,9 @@ class Stores:
     """`hotset_entries` are the places that are left for the stores still to be opened."""
     cache_dir: Path | None
     opened: dict[str, PixelStore] = field(default_factory=dict)
-    hotset_bytes: int = 0
-    """Most bytes of RAM that the hot sets of the opened stores take."""
+    places: list[NDArray[np.int64]] = field(default_factory=list)
+    """Bytes of each place in the hot set of each opened store, in the order in which places are given away."""
+    _parts: dict[str, Parts] = field(default_factory=dict)
 
     @classmethod
     def none(cls) -> Stores:
@@ -58,8 +66,32 @@ class Stores:
             store = self._opened(purpose, parts)
             if store is None:
                 return
-            self.opened[purpose] = store
+            self.opened[purpose], self._parts[purpose] = store, parts
         parts.store = self.opened[purpose]
+
+    def preload(self, num_samples: int, num_processes: int) -> None:
+        """Decode samples of each training set into its store, before the first step has to wait for them.
+
+        Args:
+            num_samples: Picture parts of each store; those that the hot set keeps come first.
+            num_processes: How many decode at once; 0 does it in this process.
+        """
+        for purpose, store in self.opened.items():
+            if purpose.endswith(TRAINING) and num_samples:
+                parts = self._parts[purpose]
+                preload(store, hash_order(parts.layout())[:num_samples].tolist(), parts.make, num_processes)
+
+    def hotset_images(self) -> int:
+        """Return the places in the hot sets of the opened stores."""
+        return sum(map(len, self.places))
+
+    def hotset_bytes(self, num_images: int) -> int:
+        """Return the most bytes of RAM that hot sets of `num_images` places in all would take."""
+        total = 0
+        for places in self.places:
+            total += int(places[:num_images].sum())
+            num_images = max(num_images - len(places), 0)
+        return total
 
     def counts(self) -> dict[str, dict[str, Any]]:
         """Return what each store holds and has done, as plain data."""
@@ -77,13 +109,21 @@ class Stores:
         layout = parts.layout()
         root = str(parts.originals.root.resolve()).encode(errors="surrogateescape")
         name = f"{purpose}-{hashlib.blake2b(root, digest_size=6).hexdigest()}"
+        if options.cache_policy == "auto":
+            options = choose_store(layout, lambda entry: parts.make(entry)[0], self._room(), self.cache_dir, name=name)
         if options.cache_policy == "hotset":
-            num_entries = min(options.hotset_entries, len(layout.kept))
-            self.hotset_bytes += hotset_bytes(layout, num_entries)
-            self.options = replace(self.options, hotset_entries=self.options.hotset_entries - num_entries)
+            places = layout.capacity[hash_order(layout)[: options.hotset_entries]]
+            self.places.append(places)
+            left = self.options.hotset_entries - len(places)
+            self.options = replace(self.options, hotset_entries=max(left, 0))
         if self.cache_dir is not None and any(self.cache_dir.glob(f"{name}*")):
             layout = self._stamped(layout, parts)
         return open_store(layout, options, self.cache_dir, name=name)
+
+    def _room(self) -> int:
+        """Return the bytes of RAM that a store may still take when that is decided by measurement."""
+        machine = measure_machine()
+        return int(ROOM_SHARE * (machine.total - machine.in_use)) - self.hotset_bytes(self.hotset_images())
 
     def _stamped(self, layout: StoreLayout, parts: Parts) -> StoreLayout:
         """Return `layout` with the size and time of change that each original has now."""

@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +17,8 @@ from pillsnap.config.loading import config_snapshot
 from pillsnap.data.damage import Damage
 from pillsnap.data.loaders import LOG_FILE, TwoStageLoaders, build_loaders
 from pillsnap.data.preprocess import ClassifierInput
+from pillsnap.data.ram_plan import RamPlan
+from pillsnap.data.stores import Stores
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
 from pillsnap.data.twostage import TwoStageData, load_data, require_experiment_apart
 from pillsnap.data.yolo_export import export_yolo
@@ -29,6 +31,7 @@ from pillsnap.training.ending import Ending, RunResult, write_metrics
 from pillsnap.training.experiment import Experiment, checkpoint_extras
 from pillsnap.training.interrupt import StopRequest, stop_on_signals
 from pillsnap.training.loop import LoopState, Turns, left_out_of_garbage_collection, train
+from pillsnap.training.memory_plan import plan_memory
 from pillsnap.training.precision import select_device
 from pillsnap.training.progress import run_progress
 from pillsnap.training.reproducibility import set_rng_state, set_seed
@@ -62,9 +65,12 @@ def run_training(cfg: DictConfig) -> RunResult:
     _prepare_data(cfg)
     run = Run.open(cfg)
     # Before and after the steps there is nothing to save: Ctrl-C then ends the program as usual.
-    with stop_on_signals() as stop, TBWriter(run.experiment.dir) as tb, run.memory.enforced():
-        run.train(tb, stop)
-    return run.finish(started)
+    try:
+        with stop_on_signals() as stop, TBWriter(run.experiment.dir) as tb, run.memory.enforced():
+            run.train(tb, stop)
+        return run.finish(started)
+    finally:
+        run.stores.close()
 
 
 def _prepare_data(cfg: DictConfig) -> None:
@@ -89,6 +95,8 @@ class Run:
     """`loop.seconds` at the newest checkpoint."""
     is_capped: bool = False
     """The stage's time limit ended training before its last step."""
+    stores: Stores = field(default_factory=Stores.none)
+    """Where decoded pictures are kept."""
 
     @classmethod
     def open(cls, cfg: DictConfig) -> Run:
@@ -158,6 +166,7 @@ class Run:
         Raises:
             GateError: The time limit ended the run, and it is no success; everything was written first.
         """
+        self.experiment.facts["pixel_stores"] = self.stores.counts()
         ending = Ending(
             self.cfg,
             self.experiment,
@@ -187,11 +196,23 @@ class Run:
     def _loaders(self, spec: ClassifierInput | None, context: RunContext) -> TwoStageLoaders:
         """Return the loaders, with the number of workers that was found to be the fastest (WRK-1)."""
         loaders = build_loaders(self.data, self.cfg, spec)
+        self.stores = loaders.meta.stores
+        plan = self._plan_memory(loaders)
+        options = self.cfg.dataloader
+        self.stores.preload(options.ram_optimization.preload_samples, options.num_workers)
         build = functools.partial(build_loaders, self.data, spec=spec, stores=loaders.meta.stores)
         cfg = with_tuned_workers(self.cfg, loaders, build, context)
         if cfg is not self.cfg:
             self.cfg, loaders = cfg, build(cfg)
+            plan = self._plan_memory(loaders)
+        self.experiment.facts["memory_plan"] = plan.to_dict()
         return loaders
+
+    def _plan_memory(self, loaders: TwoStageLoaders) -> RamPlan:
+        sizes: dict[str, int] = {CLASSIFICATION: self.cfg.model.image_size, DETECTION: self.cfg.detection.image_size}
+        if loaders.meta.classifier_input is not None:
+            sizes[CLASSIFICATION] = loaders.meta.classifier_input.size_px
+        return plan_memory(loaders, sizes)
 
     def _models(self) -> tuple[dict[str, nn.Module], ClassifierInput | None]:
         models: dict[str, nn.Module] = {}

@@ -237,11 +237,12 @@ def test_the_places_of_the_hot_set_go_to_the_stores_that_are_opened_first(
     stores.open("views", views)
     stores.open("levels", levels)
     num_views = len(views.layout().kept)
-    assert stores.options.hotset_entries == 0
+    assert (stores.options.hotset_entries, stores.hotset_images()) == (0, 600)
+    assert stores.hotset_bytes(num_views) == num_views * SIZE_PX**2 * 3
     _digest(views), _digest(levels)
     found = stores.counts()
     assert (found["views"]["in_ram"], found["levels"]["in_ram"]) == (num_views, 600 - num_views)
-    assert found["views"]["ram_bytes"] + found["levels"]["ram_bytes"] <= stores.hotset_bytes + 600 * 64
+    assert found["views"]["ram_bytes"] + found["levels"]["ram_bytes"] <= stores.hotset_bytes(600) + 600 * 64
     stores.close()
 
 
