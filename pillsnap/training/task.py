@@ -15,6 +15,7 @@ from pillsnap.data.damage import broken_in
 from pillsnap.errors import DataError
 from pillsnap.memory import MEMORY_ERRORS, describe_failure
 from pillsnap.training.compilation import give_up_compilation
+from pillsnap.training.feed import feed
 from pillsnap.training.interrupt import CheckedLoader, is_dead_worker
 from pillsnap.training.optim import advance_schedule
 from pillsnap.training.recovery import Cut
@@ -135,7 +136,7 @@ class Task(TaskState, ABC):
         if self._batches is None:
             step_size = self.recovery.cut.step_size
             self._sampler.set_position(self.clock.epoch, self.clock.samples_in_epoch, step_size=step_size)
-            self._batches = iter(self.train_loader)
+            self._batches = feed(iter(self.train_loader), self.parts.precision.device)
         return next(self._batches)
 
     def _optimize(self, batch: Batch) -> torch.Tensor | None:
