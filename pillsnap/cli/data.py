@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from pillsnap.cli.data_stage import leaks, select
 from pillsnap.data.check import CheckReport, check_dataset
 from pillsnap.errors import DataError
 from pillsnap.jsonfile import save_json
@@ -18,6 +19,8 @@ from pillsnap.jsonfile import save_json
 NUM_EXAMPLES = 3
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(select)
+app.command()(leaks)
 
 
 @app.command()

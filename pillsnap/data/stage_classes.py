@@ -14,6 +14,8 @@ from pillsnap.data.stage_pool import Pool
 IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+MIN_KINDS = 3  # different combinations: one to train, one to validate, one to test
+
 
 @dataclass(frozen=True, slots=True)
 class ClassChoice:
@@ -91,8 +93,16 @@ class ComboWalk:
         self.is_chosen = np.zeros(len(pool.codes), bool)
 
     def run(self, num_wanted: int, budget: int) -> Mask:
-        """Take classes until `num_wanted` pictures are whole, or nothing more fits in `budget` classes, (C,)."""
-        while self.num_pictures[self.missing == 0].sum() < num_wanted:
+        """Take classes until enough pictures are whole, or nothing more fits in `budget` classes.
+
+        Args:
+            num_wanted: Pictures; if there are any, they shall be of `MIN_KINDS` combinations.
+            budget: Most classes.
+
+        Returns:
+            (C,) the classes taken.
+        """
+        while not self._is_enough(num_wanted):
             room = budget - int(self.is_chosen.sum())
             open_kinds = np.flatnonzero(self.is_possible & (self.missing > 0) & (self.missing <= room))
             if not len(open_kinds):
@@ -100,6 +110,11 @@ class ComboWalk:
             cost = self.missing[open_kinds] * len(self.rank) + self.rank[open_kinds]
             self._take(int(open_kinds[np.argmin(cost)]))
         return self.is_chosen
+
+    def _is_enough(self, num_wanted: int) -> bool:
+        is_whole = self.missing == 0
+        num_kinds = MIN_KINDS if num_wanted else 0
+        return bool(self.num_pictures[is_whole].sum() >= num_wanted and is_whole.sum() >= num_kinds)
 
     def _take(self, kind: int) -> None:
         begin, end = np.searchsorted(self.kinds, [kind, kind + 1])  # pairs are sorted by kind
