@@ -73,10 +73,10 @@ def open_slab_files(
         last_number = number
         _add(found, path, layout, finder, is_writable=is_writable)
     if is_writable:
-        _drop_least_used(found)
-        needed = wanted[found.places[wanted] == NOWHERE]
-        needed = needed[layout.capacity[needed] <= MAX_CAPACITY]
-        if len(needed):
+        wanted = wanted[layout.capacity[wanted] <= MAX_CAPACITY]
+        if (found.places[wanted] == NOWHERE).any():
+            _drop_least_used(found)
+            needed = wanted[found.places[wanted] == NOWHERE]
             path = folder / f"{stem}.{last_number + 1}.slab"
             create_slab_file(path, layout.identity, layout.keys[needed], layout.capacity[needed])
             _add(found, path, layout, finder, is_writable=True)

@@ -74,6 +74,11 @@ def missing(store: PixelStore, num_entries: int = 40, *, side_px: int = 16) -> l
     return absent
 
 
+def is_same(found: RgbImage | None, expected: RgbImage) -> bool:
+    """Tell whether an entry was found with these pixels."""
+    return found is not None and np.array_equal(found, expected)
+
+
 def in_process(action: Callable[..., Any], *args: Any, method: str = "fork") -> None:
     """Run `action` in a process of its own.
 

@@ -107,7 +107,12 @@ def test_the_same_entry_is_not_written_twice(slab: Slab, monkeypatch: pytest.Mon
 def test_pixels_come_before_the_record(slab: Slab, monkeypatch: pytest.MonkeyPatch) -> None:
     offsets: list[int] = []
     write = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: offsets.append(at) or write(fd, data, at))
+
+    def watched(descriptor: int, data: bytes, offset: int) -> int:
+        offsets.append(offset)
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", watched)
     slab.write(1, KEY, KEPT, CRC)
     assert offsets == [int(slab.records()["offset"][1]), TABLE + RECORD.itemsize + 32]
 
