@@ -168,10 +168,13 @@ def _store(window: Window, setup: LoaderSetup, shares: _Shares) -> _Advice | Non
     """Advise to keep decoded pixels where that is not done, or not for enough of them."""
     if setup.cache_policy == "none" and not setup.use_lmdb:
         return f"Keep what was decoded: set {CACHE_POLICY}=auto.", CACHE_POLICY, "auto"
+    has_room_in_lmdb = setup.cache_policy == "hotset" and not setup.use_lmdb  # no other policy may be combined with it
     if window.epoch == 0 and shares.from_store < 1:
-        advice = "The first epoch fills the store of decoded pictures; if the second waits too, set"
-        return f"{advice} {USE_LMDB}=true.", USE_LMDB, True
-    if setup.cache_policy == "hotset" and not setup.use_lmdb:
+        advice = "The first epoch fills the store of decoded pictures"
+        if has_room_in_lmdb:
+            return f"{advice}; if the second waits too, set {USE_LMDB}=true.", USE_LMDB, True
+        return f"{advice}; there is nothing to change unless the second waits too.", CACHE_POLICY, None
+    if has_room_in_lmdb:
         return f"The hot set is too small for the pictures: set {USE_LMDB}=true for the rest.", USE_LMDB, True
     return None
 

@@ -115,8 +115,8 @@ class TaskState:
             num_loaders=len(tasks) if self.cfg.train.strategy == "interleaved" else 1,
             num_cores=usable_cores(),
             prefetch_factor=options.prefetch_factor,
-            cache_policy=options.ram_optimization.get("cache_policy", "none"),
-            use_lmdb=options.ram_optimization.get("use_lmdb", False),
+            cache_policy=options.ram_optimization.cache_policy,
+            use_lmdb=options.ram_optimization.use_lmdb,
             augment_key=f"train.{self.name}.augment",
         )
 

@@ -45,6 +45,13 @@ TABLE: list[tuple[str, Window, LoaderSetup, tuple[str, str]]] = [
     ("two loaders share the cores", window(), setup(2, 8, num_loaders=2), ("decode", "dataloader.num_workers=4")),
     ("no core to spare, nothing kept", window(), setup(), ("decode", f"{RAM}.cache_policy=auto")),
     ("first epoch", window(epoch=0), setup(cache_policy="hotset"), ("decode", f"{RAM}.use_lmdb=true")),
+    ("first epoch, a map", window(epoch=0), setup(cache_policy="mmap"), ("decode", f"{RAM}.cache_policy")),
+    (
+        "first epoch, LMDB",
+        window(epoch=0),
+        setup(cache_policy="hotset", use_lmdb=True),
+        ("decode", f"{RAM}.cache_policy"),
+    ),
     ("small hot set", window(hits=STORED), setup(cache_policy="hotset"), ("decode", f"{RAM}.use_lmdb=true")),
     ("full map", window(hits=STORED), setup(cache_policy="mmap"), ("decode", f"{RAM}.cache_policy")),
     ("in process", window(wall_s=4), setup(0, 4), ("decode", "dataloader.num_workers=4")),
