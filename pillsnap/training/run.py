@@ -14,10 +14,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from pillsnap.config.loading import config_snapshot
+from pillsnap.config.stage_overrides import apply_stage_settings
 from pillsnap.data.damage import Damage
+from pillsnap.data.leakage import check_leakage
 from pillsnap.data.loaders import LOG_FILE, TwoStageLoaders, build_loaders
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.ram_plan import RamPlan
+from pillsnap.data.selection_file import CSV_NAME, write_selection
 from pillsnap.data.stores import Stores
 from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
 from pillsnap.data.twostage import TwoStageData, load_data, require_experiment_apart
@@ -104,9 +107,11 @@ class Run:
 
         Raises:
             TooMuchDamageError: More files than `data.max_corruption` allows are seen to be damaged without decoding.
+            DataError: The data set cannot be trained on, or pictures lie on two sides of its split.
         """
         experiment = Experiment.open(cfg)
         build_logger(experiment.dir)
+        cfg = apply_stage_settings(cfg)
         set_seed(cfg.train.seed, cfg.train.deterministic)
         device = select_device()
         logger.info("experiment %s, device %s, tasks %s", experiment.dir, device, ", ".join(cfg.train.tasks))
@@ -115,6 +120,7 @@ class Run:
         damage = Damage(data.root, len(data.records), cfg.data.max_corruption, num_indexed=data.num_indexed)
         damage.note_index(data.problems)
         damage.require_little(experiment.dir)
+        check_leakage(data, cfg, experiment.dir)
         memory = DeviceMemory(device, cfg.hardware.gpu_memory_limit_gb)
         return cls(cfg, experiment, data, memory, damage, [], LoopState())
 
@@ -190,6 +196,7 @@ class Run:
         self.damage.require_little(self.experiment.dir)
         self.data.is_test_open = self.data.is_test_open and all(task.is_finished for task in self.tasks)
         self.experiment.write_inputs(self.cfg, self.data.class_map)
+        self.experiment.facts["selection"] = write_selection(self.data, self.cfg, self.experiment.dir / CSV_NAME)
         self._link_detection_data(loaders)
         tune_batch_sizes(self.tasks, context, skip=[task.name for task in self.tasks if task.recovery.is_restored])
 

@@ -216,7 +216,7 @@ def test_training_on_nothing_but_broken_pictures_is_an_error_and_no_success(tmp_
         write_folders(tmp_path / "photos" / part, {"aspirin": count, "ibuprofen": count})
     for photo in (tmp_path / "photos" / "train").rglob("*.jpg"):
         _truncate(photo)
-    words = ("data.split.policy=given", "data.max_corruption=1")
+    words = ("data.split.policy=given", "data.split.leakage=warn", "data.max_corruption=1")
     with pytest.raises(DataError, match=r"none of the \d+ pictures of epoch 1 could be decoded"):
         run_training(_folder_config(tmp_path, tmp_path / "photos", *words))
 

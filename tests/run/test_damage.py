@@ -117,6 +117,7 @@ def test_a_file_met_in_validation_and_in_the_final_evaluation_is_told_with_its_p
         "data.reader=folders",
         "train.tasks=[classification]",
         "data.split.policy=given",
+        "data.split.leakage=warn",
         "data.max_corruption=0.1",
     )
     run_training(_config(tmp_path / "exp", tmp_path / "photos", *words))
