@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 
 from pillsnap.data.box_checks import Box
 
 MAX_SIDE_PX = 100_000  # a larger width or height in a label is a slip of the pen
-MAX_PLAIN = 1 << 53  # whole numbers below it are themselves as floats
 K_CODE = re.compile(r"K-\d+(-\d+)*")
 
 
@@ -73,35 +73,38 @@ def _first_object(content: dict[str, Any], key: str) -> dict[str, Any]:
     return values[0]
 
 
-def _boxes(annotations: object) -> list[Box]:
+def _boxes(annotations: object) -> Iterator[Box]:
     if annotations is None:
-        return []
+        return
     if not isinstance(annotations, list):
         raise ValueError('"annotations" is not a list')
-    boxes = []
     for annotation in annotations:
         bbox = annotation.get("bbox") if isinstance(annotation, dict) else None
         if not bbox:
             continue  # an annotation without a box says that a pill is there, not where: the same as none
-        numbers = [_number(value) for value in bbox] if isinstance(bbox, list) else []
+        numbers = _numbers(bbox) if isinstance(bbox, list) else []
         if len(numbers) != 4 or None in numbers:
             raise ValueError(f'"bbox" is {bbox!r}; four numbers x, y, width, height were expected')
-        x, y, width, height = (value for value in numbers if value is not None)
-        boxes.append((x, y, x + width, y + height))
-    return boxes
+        x, y, width, height = cast(list[float], numbers)
+        yield x, y, x + width, y + height
 
 
 def _size_wh(image: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = _number(image.get("width")), _number(image.get("height"))
+    width, height = _numbers((image.get("width"), image.get("height")))
     if width is None or height is None or not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
         return None
     return int(width), int(height)
 
 
+def _numbers(values: Sequence[object]) -> list[float | None]:
+    """Return finite numbers from numbers or strings that hold one, None for anything else."""
+    try:
+        return [float(value) if type(value) is int else _number(value) for value in values]
+    except OverflowError:  # a whole number of some hundred digits
+        return [_number(value) for value in values]
+
+
 def _number(value: object) -> float | None:
-    """Return a finite number from a number or a string that holds one, else None."""
-    if type(value) is int and abs(value) < MAX_PLAIN:
-        return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -111,25 +114,25 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _text(value: object) -> str | None:
-    text = value.strip() if isinstance(value, str) else ""
-    return text if text and (text.isascii() or _is_unicode(text)) else None
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether a text can be written: JSON can spell halves of characters that no file can hold."""
+@lru_cache(maxsize=8192)  # the names and codes in one folder are all the same
+def _text_in(text: str) -> str | None:
+    text = text.strip()
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError:  # JSON can spell halves of characters, which no file can hold
+        return None
+    return text or None
+
+
+def _text(value: object) -> str | None:
+    return _text_in(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=8192)
+def _k_code_in(text: str) -> str | None:
+    code = text.strip()
+    return code if K_CODE.fullmatch(code) else None
 
 
 def _k_code(value: object) -> str | None:
     return _k_code_in(value) if isinstance(value, str) else None
-
-
-@lru_cache(maxsize=8192)  # the codes of one folder are all the same
-def _k_code_in(text: str) -> str | None:
-    code = text.strip()
-    return code if K_CODE.fullmatch(code) else None

@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pillsnap.data.images import image_size_wh
-from pillsnap.data.records import SINGLE, Picture, PictureColumns, Problem, Scan
+from pillsnap.data.records import SINGLE, Picture, Problem, Scan
 from pillsnap.data.scan import Found, Reader, only_unit, read_all
 from pillsnap.data.scan_units import Tables, Unit, UnitColumns, UnitFolder, UnitJob
-from pillsnap.data.tree import DataTree, FileEntry, empty_image_problem, source_photo
+from pillsnap.data.tree import MIN_IMAGE_BYTES, DataTree, FileEntry, empty_image_problem, source_photo
 from pillsnap.data.yolo import PART_OF_FOLDER
 from pillsnap.errors import BrokenImageError
 
@@ -75,7 +75,7 @@ READER = Reader(SOURCE, LAYOUT, discover, read_units, folders_read, only_unit)
 class _Reader:
     """Collects pictures and problems while walking one data set."""
 
-    def __init__(self, tree: DataTree, pictures: PictureColumns) -> None:
+    def __init__(self, tree: DataTree, pictures: list[Picture]) -> None:
         self.tree = tree
         self.pictures = pictures
         self.problems: list[Problem] = []
@@ -95,9 +95,8 @@ class _Reader:
 
     def _read_image(self, image: FileEntry, class_folder: str, part: str) -> None:
         self.tree.visits.watch(*image)  # its header is read
-        empty = empty_image_problem(image)
-        if empty:
-            self.problems.append(empty)
+        if image.size < MIN_IMAGE_BYTES:
+            self.problems.append(empty_image_problem(image))
             return
         try:
             width, height = image_size_wh(self.tree.root / image.path)
@@ -106,7 +105,7 @@ class _Reader:
             self._problem("broken_image", image.path, f"its header cannot be read ({error.__cause__}); left out")
             return
         code = class_folder.rpartition("/")[2]
-        self.pictures.add(
+        self.pictures.append(
             Picture(
                 image_path=image.path,
                 task=SINGLE,

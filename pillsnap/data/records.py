@@ -7,11 +7,11 @@ loader's worker processes nothing: the memory is shared after a fork and memory-
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +43,6 @@ SCHEMA = pa.schema(
 PROBLEM_SCHEMA = pa.schema([("kind", pa.string()), ("path", pa.string()), ("detail", pa.string())])
 
 RECORDS = "records"  # name of the table in its file
-TEXT_COLUMNS = ("image_path", "task", "code", "group", "source", "part")
 PER_SAMPLE = ("image_path", "sample_id", "task", "code", "boxes_xyxy", "box_codes")
 
 
@@ -52,8 +51,7 @@ def sample_id_of(image_path: str) -> int:
     return int.from_bytes(hashlib.blake2b(image_path.encode(), digest_size=8).digest(), "little")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """One row before it enters the table; the readers build these."""
 
     image_path: str
@@ -133,47 +131,6 @@ class Problems(Sequence[Problem]):
         return Problem(*(self.table.column(name)[row].as_py() for name in PROBLEM_SCHEMA.names))
 
 
-class PictureColumns:
-    """Pictures on their way into the table, one plain list a column."""
-
-    def __init__(self) -> None:
-        """Start with no picture."""
-        self._texts: dict[str, list[Any]] = {name: [] for name in TEXT_COLUMNS}
-        self._sizes: tuple[array[int], array[int]] = (array("i"), array("i"))
-        self._box_values = array("f")
-        self._box_codes: list[str] = []
-        self._num_boxes = array("i", [0])
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self._sizes[0])
-
-    def add(self, picture: Picture) -> None:
-        """Add one picture."""
-        for name, values in self._texts.items():
-            values.append(getattr(picture, name))
-        self._sizes[0].append(picture.width)
-        self._sizes[1].append(picture.height)
-        for box in picture.boxes_xyxy:
-            self._box_values.extend(box)
-        self._box_codes += picture.box_codes
-        self._num_boxes.append(len(self._box_codes))
-
-    def table(self) -> pa.Table:
-        """Return the pictures in the order in which they came, as a table of `SCHEMA`."""
-        offsets = np.array(self._num_boxes, np.int32)
-        paths = self._texts["image_path"]
-        columns: dict[str, Any] = {
-            **self._texts,
-            "sample_id": np.fromiter(map(sample_id_of, paths), np.uint64, len(paths)),
-            "boxes_xyxy": pa.ListArray.from_arrays(offsets * 4, np.array(self._box_values, np.float32)),
-            "box_codes": pa.ListArray.from_arrays(offsets, pa.array(self._box_codes, pa.string())),
-            "width": np.array(self._sizes[0], np.int32),
-            "height": np.array(self._sizes[1], np.int32),
-        }
-        return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
-
-
 class Records:
     """Read-only view of the picture table, with NumPy access to its columns.
 
@@ -192,10 +149,7 @@ class Records:
     @classmethod
     def from_pictures(cls, pictures: Iterable[Picture]) -> Records:
         """Build the table; rows are sorted by path so that the order never depends on the file system."""
-        columns = PictureColumns()
-        for picture in sorted(pictures, key=lambda picture: picture.image_path):
-            columns.add(picture)
-        return cls(columns.table())
+        return cls(table_of(sorted(pictures, key=lambda picture: picture.image_path)))
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Records:
@@ -284,6 +238,21 @@ class Scan:
     records: Records
     problems: Sequence[Problem] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)  # class key -> drug name, where the labels tell
+
+
+def table_of(pictures: Sequence[Picture]) -> pa.Table:
+    """Return pictures as a table of `SCHEMA`, in their order."""
+    columns: dict[str, Any] = dict(zip(Picture._fields, zip(*pictures, strict=True), strict=True)) if pictures else {}
+    paths = columns.get("image_path", ())
+    box_codes = columns.pop("box_codes", ())
+    values = chain.from_iterable(chain.from_iterable(columns.pop("boxes_xyxy", ())))
+    offsets = np.cumsum([0, *map(len, box_codes)], dtype=np.int32)
+    columns |= {
+        "sample_id": np.fromiter(map(sample_id_of, paths), np.uint64, len(paths)),
+        "boxes_xyxy": pa.ListArray.from_arrays(offsets * 4, np.fromiter(values, np.float32)),
+        "box_codes": pa.ListArray.from_arrays(offsets, pa.array(chain.from_iterable(box_codes), pa.string())),
+    }
+    return pa.table([pa.array(columns.get(field.name, ()), field.type) for field in SCHEMA], schema=SCHEMA)
 
 
 def sorted_by(table: pa.Table, *names: str) -> pa.Table:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pillsnap.data.records import PROBLEM_SCHEMA, SCHEMA, PictureColumns, Problem
+from pillsnap.data.records import PROBLEM_SCHEMA, SCHEMA, Picture, Problem, table_of
 from pillsnap.data.scan_visits import Visits
 
 UNIT = pa.field("unit", pa.string())
@@ -86,7 +86,7 @@ class UnitColumns:
 
     def __init__(self) -> None:
         """Start with nothing."""
-        self.pictures = PictureColumns()
+        self.pictures: list[Picture] = []
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in SCHEMAS if name != "records"}
 
     def close_unit(self, key: str, problems: Iterable[Problem], names: dict[str, str], visits: Visits) -> None:
@@ -100,7 +100,7 @@ class UnitColumns:
 
     def tables(self) -> Tables:
         """Return what was collected."""
-        tables = {"records": self.pictures.table()}
+        tables = {"records": table_of(self.pictures)}
         for name, rows in self._rows.items():
             schema = SCHEMAS[name]
             columns = zip(*rows, strict=True) if rows else ((),) * len(schema)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import NamedTuple
 # A file system's clock moves in ticks (4 ms on ext4, 10 ms on exFAT): two changes in one tick leave one time.
 TICK_NS = 20_000_000
 MASK = (1 << 62) - 1
+READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a named pipe would be waited for
 NEVER = -1  # a digest that no look at the disk returns
 ABSENT = hash((0, -1))
 
@@ -49,6 +50,11 @@ class Visit:
     digest: int = 0
     is_listed: bool = True
 
+    def add(self, size: int, mtime_ns: int) -> None:
+        """Take one more watched file into the digest."""
+        if self.digest != NEVER:
+            self.digest = (self.digest + hash((size, mtime_ns))) & MASK
+
 
 class Visits:
     """The folders that one reader has listed, by their paths relative to the data root."""
@@ -75,7 +81,7 @@ class Visits:
             os.close(descriptor)
 
     def watch_all(self, folder: str, suffix: str) -> None:
-        """Watch all files with `suffix` in a folder that was listed; each must be handed to `watch` once."""
+        """Watch all files with `suffix` in a folder that was listed; each must be read by its `reader`."""
         self.folders[folder].suffix = suffix
 
     def watch(self, path: str, size: int, mtime_ns: int) -> None:
@@ -85,17 +91,29 @@ class Visits:
         visit = self.folders[folder]
         if not (visit.suffix and name.lower().endswith(visit.suffix)):
             visit.names.append(name)
-        if visit.digest != NEVER:
-            visit.digest = (visit.digest + hash((size, mtime_ns))) & MASK
+        visit.add(size, mtime_ns)
 
-    def watch_unread(self, root: Path, path: str) -> None:
-        """Watch a file that is not read."""
-        try:
-            status = (root / path).stat()
-        except OSError:
-            self.distrust(path)
-        else:
-            self.watch(path, status.st_size, status.st_mtime_ns)
+    def reader(self, folder: str, descriptor: int) -> Callable[[str], bytes]:
+        """Return a function that reads a file of an open folder by its name, and watches it as one of `watch_all`."""
+        visit = self.folders[folder]
+
+        def read(name: str) -> bytes:
+            file = os.open(name, READ, dir_fd=descriptor)
+            try:
+                status = os.fstat(file)
+                size, mtime_ns = status.st_size, status.st_mtime_ns
+                if mtime_ns > self._old_ns:
+                    self.settle(mtime_ns)
+                visit.add(size, mtime_ns)
+                content = os.read(file, size + 1)
+                if len(content) == size:
+                    return content
+                with open(file, "rb", closefd=False) as rest:  # noqa: PTH123 - it is open already
+                    return content + rest.read()
+            finally:
+                os.close(file)
+
+        return read
 
     def watch_names(self, root: Path, folder: str, names: Sequence[str]) -> None:
         """Watch files that need not exist, in a folder whose other files do not matter."""

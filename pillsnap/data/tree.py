@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +18,7 @@ from pillsnap.data.scan_visits import Visits, is_text
 from pillsnap.errors import DataError
 
 T = TypeVar("T")
+Look = Callable[[os.DirEntry[str], str], T]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MIN_IMAGE_BYTES = 100  # the real sets hold files of some dozen bytes that were cut off while copying
@@ -87,17 +89,19 @@ class DataTree:
         Raises:
             DataError: The folder cannot be read.
         """
-        return self._list(folder, self._entry)
+        return self._list(folder, lambda _: self._entry)
 
-    def names(self, folder: str) -> tuple[list[str], list[str]]:
-        """Return the paths of the folders and of the files directly in `folder`, as `children` does.
+    def contents(self, folder: str, suffix: str) -> tuple[list[str], list[tuple[str, bytes | OSError]]]:
+        """Return the folders directly in `folder`, and (path, content) of its files that end in `suffix`.
 
-        The files are not looked at, which saves most of the time; only where a link leads is.
+        The files are read while the folder is open, in one go: the way from the root to each of them would cost as much
+        as reading it. All of them are watched. A content that cannot be read is the error.
 
         Raises:
             DataError: The folder cannot be read.
         """
-        return self._list(folder, self._path)
+        folders, files = self._list(folder, lambda descriptor: self._reader(folder, descriptor, suffix))
+        return folders, [file for file in files if file is not None]
 
     def files(self, folder: str = "") -> Iterator[FileEntry]:
         """Yield all files below `folder` in a fixed order.
@@ -110,17 +114,26 @@ class DataTree:
         for child in folders:
             yield from self.files(child)
 
-    def _list(self, folder: str, look: Callable[[os.DirEntry[str], str], T]) -> tuple[list[str], list[T]]:
+    def _list(self, folder: str, look_from: Callable[[int], Look[T]]) -> tuple[list[str], list[T]]:
         where = self.root / folder
         folders: list[str] = []
         files: list[T] = []
         prefix = f"{folder}/" if folder else ""
         try:
             with self.visits.opened(where, folder) as descriptor, os.scandir(descriptor) as entries:
-                # Looked at while the folder is open: the way from the root to each file is not gone again.
-                for entry in sorted(entries, key=_name):
-                    if entry.name[0] != ".":
-                        self._sort_entry(entry, prefix + entry.name, look, folders, files)
+                look = look_from(descriptor)
+                for entry in sorted(entries, key=attrgetter("name")):
+                    name = entry.name
+                    path = prefix + name
+                    if name[0] == "." or not (name.isascii() or self._is_text(path)):
+                        continue
+                    try:
+                        if not entry.is_dir():
+                            files.append(look(entry, path))
+                        elif not entry.is_symlink() or self._can_enter(path):
+                            folders.append(path)
+                    except OSError as error:
+                        self._note_broken_link(path, error)
         except OSError as error:
             raise DataError(
                 f"Folder {where} cannot be read ({error.strerror}). The pictures and labels of a data set must be "
@@ -128,30 +141,23 @@ class DataTree:
             ) from error
         return folders, files
 
-    def _sort_entry(
-        self,
-        entry: os.DirEntry[str],
-        path: str,
-        look: Callable[[os.DirEntry[str], str], T],
-        folders: list[str],
-        files: list[T],
-    ) -> None:
-        if not entry.name.isascii() and not is_text(entry.name):
-            shown = os.fsencode(path).decode(errors="replace")
-            self.problems.append(Problem("bad_file_name", shown, "the name is not UTF-8; rename it (convmv -f cp949)"))
-            return
-        try:
-            if not entry.is_dir():
-                files.append(look(entry, path))
-            elif entry.is_symlink() and self._leads_up(path):
-                self.problems.append(Problem("link_loop", path, "is a link to a folder above it; not entered"))
-            else:
-                folders.append(path)
-        except OSError as error:
-            # A disk that is mounted later changes nothing in this folder.
-            self.visits.distrust(path)
-            detail = f"leads nowhere ({error.strerror}); is a disk not mounted?"
-            self.problems.append(Problem("broken_link", path, detail))
+    def _is_text(self, path: str) -> bool:
+        if is_text(path):
+            return True
+        shown = os.fsencode(path).decode(errors="replace")
+        self.problems.append(Problem("bad_file_name", shown, "the name is not UTF-8; rename it (convmv -f cp949)"))
+        return False
+
+    def _can_enter(self, path: str) -> bool:
+        if not self._leads_up(path):
+            return True
+        self.problems.append(Problem("link_loop", path, "is a link to a folder above it; not entered"))
+        return False
+
+    def _note_broken_link(self, path: str, error: OSError) -> None:
+        self.visits.distrust(path)  # a disk that is mounted later changes nothing in this folder
+        detail = f"leads nowhere ({error.strerror}); is a disk not mounted?"
+        self.problems.append(Problem("broken_link", path, detail))
 
     def _entry(self, entry: os.DirEntry[str], path: str) -> FileEntry:
         status = entry.stat()
@@ -159,10 +165,23 @@ class DataTree:
             self.visits.watch(path, status.st_size, status.st_mtime_ns)
         return FileEntry(path, status.st_size, status.st_mtime_ns)
 
-    def _path(self, entry: os.DirEntry[str], path: str) -> str:
-        if entry.is_symlink():
-            entry.stat()
-        return path
+    def _reader(self, folder: str, descriptor: int, suffix: str) -> Look[tuple[str, bytes | OSError] | None]:
+        self.visits.watch_all(folder, suffix)
+        content = self.visits.reader(folder, descriptor)
+
+        def read(entry: os.DirEntry[str], path: str) -> tuple[str, bytes | OSError] | None:
+            if not path.lower().endswith(suffix):
+                return None
+            if entry.is_symlink():
+                entry.stat()  # raises where it leads nowhere
+            try:
+                return path, content(entry.name)
+            except OSError as error:
+                self.visits.distrust_refused(path, error)
+                # What people read is the whole path, as for any other file.
+                return path, OSError(error.errno, error.strerror, str(self.root / path))
+
+        return read
 
     def _leads_up(self, path: str) -> bool:
         """Tell whether a link leads to a folder through which it was reached, which would go on for ever."""
@@ -171,19 +190,13 @@ class DataTree:
         return any(folder.resolve().is_relative_to(target) for folder in way)
 
 
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
-
-
 def source_photo(name: str) -> str:
     """Return the name of the photograph that a file is a copy of: Roboflow adds `.rf.` and a hash to each copy."""
     return name.partition(".rf.")[0]
 
 
-def empty_image_problem(image: FileEntry) -> Problem | None:
-    """Return the problem of a picture file too small to be one, or None; the file is not opened."""
-    if image.size >= MIN_IMAGE_BYTES:
-        return None
+def empty_image_problem(image: FileEntry) -> Problem:
+    """Return the problem of a picture file of less than `MIN_IMAGE_BYTES`, which is not opened."""
     return Problem("empty_image", image.path, f"has {image.size} bytes, which cannot be a picture; left out")
 
 

@@ -25,10 +25,10 @@ import numpy as np
 from pillsnap.boxes import cxcywh_norm_to_xyxy
 from pillsnap.data.box_checks import Box, check_box
 from pillsnap.data.images import image_size_wh
-from pillsnap.data.records import COMBO, SINGLE, Picture, PictureColumns, Problem, Scan
+from pillsnap.data.records import COMBO, SINGLE, Picture, Problem, Scan
 from pillsnap.data.scan import Found, Reader, only_unit, read_all
 from pillsnap.data.scan_units import Tables, Unit, UnitColumns, UnitFolder, UnitJob
-from pillsnap.data.tree import DataTree, FileEntry, empty_image_problem, source_photo
+from pillsnap.data.tree import MIN_IMAGE_BYTES, DataTree, FileEntry, empty_image_problem, source_photo
 from pillsnap.data.yolo_labels import NAMES_FILES, ClassNames, parse_label_line, read_class_names
 from pillsnap.errors import BrokenImageError
 
@@ -112,7 +112,7 @@ class _UnknownClassError(ValueError):
 class _Reader:
     """Collects pictures and problems while walking one data set."""
 
-    def __init__(self, tree: DataTree, class_names: ClassNames | None, pictures: PictureColumns) -> None:
+    def __init__(self, tree: DataTree, class_names: ClassNames | None, pictures: list[Picture]) -> None:
         self.tree = tree
         self.names = class_names.names if class_names else None
         self.pictures = pictures
@@ -148,9 +148,8 @@ class _Reader:
         return {file.bare_path.removeprefix(f"{labels}/"): file for file in files}
 
     def _read_picture(self, image: FileEntry, key: str, images: str, label: FileEntry | None) -> None:
-        empty = empty_image_problem(image)
-        if empty:
-            self.problems.append(empty)
+        if image.size < MIN_IMAGE_BYTES:
+            self.problems.append(empty_image_problem(image))
             return
         if label is None:
             self._problem("missing_label", image.path, "has no label file (not even an empty one); left out")
@@ -232,7 +231,7 @@ class _Reader:
         part_folder = images.partition("/")[0] if "/" in images else key.partition("/")[0]
         part = PART_OF_FOLDER.get(part_folder, "")
         is_single = len(boxes) == 1
-        self.pictures.add(
+        self.pictures.append(
             Picture(
                 image_path=image.path,
                 task=SINGLE if is_single else COMBO,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pillsnap.data.tree import DataTree, FileEntry, empty_image_problem, no_pictures_error, require_folder
+from pillsnap.data.tree import DataTree, FileEntry, no_pictures_error, require_folder
 from pillsnap.errors import DataError
 
 pytestmark = pytest.mark.req("DAT-2")
@@ -97,11 +97,6 @@ def test_a_missing_root_names_the_folder_the_layout_and_the_demo(tmp_path: Path)
 def test_a_file_as_root_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a file, not a folder"):
         require_folder(touch(tmp_path / "data.zip"), "layout")
-
-
-@pytest.mark.parametrize(("size", "is_problem"), [(0, True), (99, True), (100, False)])
-def test_pictures_below_a_hundred_bytes_are_problems(size: int, is_problem: bool) -> None:
-    assert (empty_image_problem(FileEntry("a.png", size, 0)) is not None) == is_problem
 
 
 def test_the_error_for_no_pictures_says_that_the_folder_is_empty(tmp_path: Path) -> None:
