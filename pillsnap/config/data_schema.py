@@ -126,7 +126,7 @@ class Data:
     progressive_validation: ProgressiveValidation
     split: Split
     max_corruption: Share
-    """Largest share of damaged files among the pictures; above it the run saves, lists them and ends with exit code 3."""
+    """Largest share of damaged picture files; above it the run saves, lists them and ends with exit code 3."""
     ignore_classes: Annotated[list[Name], DISTINCT]
     """Class keys that are no drugs, such as a folder of scenery."""
     classification: ClassificationData

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pillsnap.data import aihub576, columns
+from pillsnap.data import columns
+from pillsnap.data.aihub576_units import SOURCE as AIHUB576
 from pillsnap.data.records import COMBO, SINGLE, Records
 from pillsnap.errors import ConfigError, DataError
 
@@ -69,7 +70,7 @@ def assign_splits(
 
 def has_unknown_drug(records: Records) -> NDArray[np.bool_]:
     """Tell for each picture, (N,), whether it shows a drug that only AI Hub's Validation part holds."""
-    is_held_out = columns.equals(records, "source", aihub576.SOURCE) & columns.equals(records, "part", VAL)
+    is_held_out = columns.equals(records, "source", AIHUB576) & columns.equals(records, "part", VAL)
     if not is_held_out.any():
         return is_held_out
     code = columns.encode(records, "code")

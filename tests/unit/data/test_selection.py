@@ -10,8 +10,9 @@ import pytest
 from omegaconf import DictConfig
 
 from pillsnap.config.loading import load_config
-from pillsnap.data.selection import selected_records, stage_limits
+from pillsnap.data.selection import select_for_stage, selected_records, stage_limits
 from pillsnap.data.selection_file import CSV_NAME, write_selection
+from pillsnap.data.splits import assign_splits
 from pillsnap.data.stages import StageLimits, StageSelection
 from pillsnap.data.twostage import load_data
 from tests.builders import write_aihub
@@ -74,6 +75,22 @@ def test_the_facts_tell_how_it_came_about(root: Path, tmp_path: Path) -> None:
     assert facts["split"]["digest"] == data.digest()
     assert facts["selection"]["selected"]["classes"] == 6
     assert facts["class_balance"]["splits"]["train"]["num_classes"] == 6
+
+
+def test_the_listed_pictures_alone_make_the_same_run(root: Path, tmp_path: Path) -> None:
+    cfg = config(root, tmp_path)
+    data = load_data(cfg)
+    again = select_for_stage(data.records, cfg)
+    options = cfg.data.split
+    split = assign_splits(
+        data.records,
+        policy=options.policy,
+        val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction,
+        seed=options.seed,
+    )
+    assert again.rows is None
+    assert split.tolist() == data.split.tolist()
 
 
 def test_two_writings_are_the_same_bytes(root: Path, tmp_path: Path) -> None:
