@@ -25,7 +25,6 @@ from pillsnap.data.tree import no_pictures_error, require_folder
 logger = logging.getLogger("pillsnap")
 
 FOLDERS_PER_JOB = 100
-ALONE_LOOKING_S = 0.03  # helpers that only look start in the time of ten thousand looks
 
 
 class Found(NamedTuple):
@@ -160,7 +159,7 @@ def _in_order(tables: Tables) -> Tables:
 def _keys_of_changed_folders(root: Path, folders: pa.Table, processes: int | None) -> set[str]:
     rows = list(zip(*(folders.column(name).to_pylist() for name in ("path", "suffix", "names")), strict=True))
     jobs = [LookJob(str(root), rows[start : start + FOLDERS_PER_JOB]) for start in range(0, len(rows), FOLDERS_PER_JOB)]
-    looks = [look for part in map_jobs(look_again, jobs, processes, ALONE_LOOKING_S) for look in part]
+    looks = [look for part in map_jobs(look_again, jobs, processes) for look in part]
     was = {name: folders.column(name).to_numpy() for name in ("mtime_ns", "inode", "digest", "is_listed")}
     now = [np.array(column) for column in zip(*looks, strict=True)] or [np.array([], np.int64)] * 3
     is_changed = (was["mtime_ns"] != now[0]) | (was["inode"] != now[1])

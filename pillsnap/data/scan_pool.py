@@ -8,6 +8,8 @@ costs 0.03 s (standard library) to 0.15 s (Arrow), while this process is at work
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import gc
 import importlib
 import logging
 import os
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, TypeVar
 
@@ -28,7 +31,9 @@ Result = TypeVar("Result")
 logger = logging.getLogger("pillsnap")
 
 MAX_PROCESSES = 16
-ALONE_S = 0.15  # with less work than this a helper comes too late
+ALONE_S = 0.03  # with less work than this a helper comes too late
+JOBS_AHEAD = 2  # one at work, one waiting: a helper must not wait for this process to look up from its own job
+PIPE_BYTES = 1 << 20
 START = "import sys; sys.path[:] = {path!r}; from pillsnap.data.scan_pool import serve; serve({module!r}, {name!r})"
 
 
@@ -37,23 +42,22 @@ def num_processes(wanted: int | None = None) -> int:
     return wanted or min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
 
 
-def map_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], processes: int | None = None, alone_s: float = ALONE_S
-) -> list[Result]:
+def map_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], processes: int | None = None) -> list[Result]:
     """Return `function(job)` for every job, in their order.
 
     Args:
         function: A function of a module, with a job and a result that pickle.
         jobs: Best some hundred of them, of a hundredth of a second or more each.
         processes: How many work, this one included; None for one per core.
-        alone_s: Seconds that this process works alone before it starts the others.
 
     Raises:
         PillError: One of those that the function raised. Whatever else it raises is raised here too.
     """
     work = _Work(function, jobs)
-    enough = time.perf_counter() + alone_s
+    enough = time.perf_counter() + ALONE_S
     helpers: list[_Helper] = []
+    was_collecting = gc.isenabled()
+    gc.disable()  # a million small lists without a cycle among them: looking for one took 7 % of the time
     try:
         while (index := work.next_index()) is not None:
             if not helpers and time.perf_counter() >= enough:
@@ -68,6 +72,8 @@ def map_jobs(
         work.stop()
         for helper in helpers:
             helper.stop()
+        if was_collecting:
+            gc.enable()
     return work.results()
 
 
@@ -138,32 +144,48 @@ class _Helper:
         source, sink = process.stdout, process.stdin
         if source is not None and sink is not None:
             self._feed(source, sink)
+            process.kill()  # it holds nothing, and may still be starting
             source.close()
             with contextlib.suppress(OSError):  # what a process that has ended did not take
                 sink.close()
         process.wait()
 
     def _feed(self, source: IO[bytes], sink: IO[bytes]) -> None:
-        while (index := self._work.next_index()) is not None:
-            try:
-                _send(sink, self._work.jobs[index])
+        widen(source)
+        asked: deque[int] = deque()
+        try:
+            while self._ask(sink, asked):
                 result, error = pickle.load(source)
-            except (OSError, EOFError, pickle.UnpicklingError):
-                # Killed, or the function failed as it never should: this process does the job and sees for itself.
+                self._work.take(asked.popleft(), result, error)
+        except (OSError, EOFError, pickle.UnpicklingError):
+            # Killed, or the function failed as it never should: this process does the jobs and sees for itself.
+            for index in asked:
                 self._work.put_back(index)
-                logger.warning("a process that read the data set has ended; its work is done again")
-                return
-            self._work.take(index, result, error)
+            logger.warning("a process that read the data set has ended; its work is done again")
+
+    def _ask(self, sink: IO[bytes], asked: deque[int]) -> bool:
+        """Keep jobs ahead of the helper; tell whether any answer is still to come."""
+        while len(asked) < JOBS_AHEAD and (index := self._work.next_index()) is not None:
+            asked.append(index)
+            _send(sink, self._work.jobs[index])
+        return bool(asked)
 
 
 def serve(module: str, name: str) -> None:
     """Answer jobs from standard input on standard output until it closes; what a helper process runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent ends this process
+    gc.disable()
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not end up between the answers
     function = getattr(importlib.import_module(module), name)
     for job in _jobs(source):
         _send(sink, _outcome(function, job))
+
+
+def widen(pipe: IO[bytes]) -> None:
+    """Let a whole answer lie in a pipe: its reader gets Python's lock once, not once for every 64 KiB."""
+    with contextlib.suppress(OSError):  # more than an ordinary user may
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _jobs(source: IO[bytes]) -> Iterator[Any]:

@@ -110,7 +110,7 @@ class UnitColumns:
         return Tables(**tables)
 
 
-def jobs_of(root: str, units: Iterable[Unit], weight: float = 8.0) -> list[UnitJob]:
+def jobs_of(root: str, units: Iterable[Unit], weight: float = 4.0) -> list[UnitJob]:
     """Divide units into jobs of about `weight`, so that a process is handed neither crumbs nor everything."""
     jobs: list[UnitJob] = []
     room = 0.0

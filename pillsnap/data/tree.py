@@ -170,7 +170,7 @@ class DataTree:
         content = self.visits.reader(folder, descriptor)
 
         def read(entry: os.DirEntry[str], path: str) -> tuple[str, bytes | OSError] | None:
-            if not path.lower().endswith(suffix):
+            if not entry.name.lower().endswith(suffix):
                 return None
             if entry.is_symlink():
                 entry.stat()  # raises where it leads nowhere
