@@ -43,7 +43,8 @@ MOST_VALUE_BYTES = 2**31
 FIRST_MAP_BYTES = 1 << 28
 BATCH_ENTRIES, BATCH_BYTES, BATCH_SECONDS = 16, 8_000_000, 5.0
 MAX_READERS = 512
-DATA_FILE = "data.mdb"
+DATA_FILE, LOCK_FILE = "data.mdb", "lock.mdb"
+LOCK_FILE_BYTES = 1 << 16  # 64 for each of `MAX_READERS`, and some more
 
 ABSENT, PRESENT, NO_PLACE = 0, 1, 2
 
@@ -229,6 +230,7 @@ def prepare_lmdb(path: Path, known: LmdbEntries) -> None:
             logger.warning("the pixel store %s is damaged (%s); its pictures are decoded again", path, error)
             shutil.rmtree(path)
     path.mkdir(parents=True, exist_ok=True)
+    _allocate_lock_file(path / LOCK_FILE)
     _environment(path).close()  # raises where it cannot be used
     if keys:
         _note_present(keys, known)
@@ -239,6 +241,15 @@ def lmdb_bytes(path: Path) -> int:
     with suppress(OSError):
         return (path / DATA_FILE).stat().st_blocks * 512
     return 0
+
+
+def _allocate_lock_file(path: Path) -> None:
+    """Take disk space for the file that LMDB writes to through a map: on a full disk that would be a signal."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, LOCK_FILE_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _note_present(keys: list[bytes], known: LmdbEntries) -> None:
