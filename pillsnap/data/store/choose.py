@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pillsnap.data.store.layout import StoreOptions
 
 ROOM_SHARE = 0.9  # of the free RAM or disk that a store may fill
-NEARLY_EQUAL = 1.1  # a simpler way may take so much longer
+NEARLY_EQUAL = 1.05  # a simpler way may take so much longer
 GB, MS = 1e9, 1e-3
 
 
