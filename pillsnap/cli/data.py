@@ -1,4 +1,4 @@
-"""`pillsnap data check DIR`: what a data set holds, and everything that is wrong with it."""
+"""`pillsnap data check DIR`: what a data set holds, and everything that is wrong; `data index`: as CSV files."""
 
 from __future__ import annotations
 
@@ -46,6 +46,25 @@ def check(
             f"{directory} cannot train anything: it has {len(report.pills_per_class)} class(es) and no boxes. Two "
             "classes are wanted for the classifier, or labelled boxes for the detector. Add pictures of another drug."
         )
+
+
+@app.command()
+def index(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the data set.")],
+    csv_file: Annotated[Path, typer.Option("--csv", metavar="FILE", help="Where to write the manifest.")],
+    rejected: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write every problem, as CSV.")] = None,
+    reader: Annotated[str, typer.Option(help="auto, aihub576, yolo, folders or manifest.")] = "auto",
+    manifest: Annotated[Path | None, typer.Option(metavar="FILE", help="A manifest of the pictures to take.")] = None,
+) -> None:
+    """Write a data set's pictures as a CSV manifest, and every rejected file with its reason."""
+    from pillsnap.data.index import load_index
+    from pillsnap.data.manifest_csv import write_manifest, write_rejected
+
+    scan = load_index(directory, reader, manifest=manifest)
+    write_manifest(scan.records, csv_file)
+    if rejected:
+        write_rejected(scan.problems, rejected)
+    Console(soft_wrap=True).print(f"{len(scan.records):,} pictures, {len(scan.problems):,} problems", highlight=False)
 
 
 def show(report: CheckReport, console: Console) -> None:

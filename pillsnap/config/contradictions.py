@@ -47,6 +47,12 @@ def _reader_of_synthetic(reader: str, _num_drugs: int) -> str | None:
     return f"a synthetic data set has the AI Hub layout, which the reader {reader} cannot read; set data.reader=auto"
 
 
+def _no_manifest(reader: str, manifest: str | None) -> str | None:
+    if reader != "manifest" or manifest is not None:
+        return None
+    return "there is no manifest to read; set data.manifest=FILE.csv or data.reader=auto"
+
+
 def _kept_twice(cache_policy: str, use_lmdb: bool) -> str | None:
     if cache_policy != "mmap" or not use_lmdb:
         return None
@@ -100,6 +106,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
     (("data.split.policy", "data.reader"), _given_parts),
     (("data.split.policy", "data.synthetic.num_drugs"), _given_parts_of_synthetic),
     (("data.reader", "data.synthetic.num_drugs"), _reader_of_synthetic),
+    (("data.reader", "data.manifest"), _no_manifest),
     (("data.classification.sampling", "loss.use_class_weights"), _balancing_twice),
     (("data.classification.combo_share", "data.classification.combo_crops"), _share_of_no_crops),
     (("dataloader.ram_optimization.cache_policy", "dataloader.ram_optimization.use_lmdb"), _kept_twice),

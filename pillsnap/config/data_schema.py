@@ -121,8 +121,11 @@ class Data:
 
     root: PathText
     """Folder of the data set; only read, never written (except for drawing `data.synthetic`)."""
-    reader: Literal["auto", "aihub576", "yolo", "folders"]
-    """How the folder is laid out; auto looks at it."""
+    reader: Literal["auto", "aihub576", "yolo", "folders", "manifest"]
+    """How the folder is laid out; auto looks at it. manifest: `data.manifest` alone says what the pictures show."""
+    manifest: PathText | None
+    """CSV file of the pictures to use (image_path,mapping_code,image_type,source; paths relative to `data.root`). Where
+    the folder is of no known layout, it is the data set. Null uses all pictures."""
     progressive_validation: ProgressiveValidation
     split: Split
     max_corruption: Share

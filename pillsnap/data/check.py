@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pillsnap.data.images import decode_rgb
 from pillsnap.data.index import AUTO, load_index
@@ -115,9 +117,9 @@ def check_dataset(
     records, problems = scan.records, scan.problems
     if decode:
         found = _decode_all(root, records, processes, progress or _ignore)
-        broken = {problem.path for problem in found if problem.kind == "truncated_image"}
-        usable = np.array([path not in broken for path in records.column("image_path").tolist()], bool)
-        records, problems = records.select(usable), [*problems, *found]
+        broken = pa.array([problem.path for problem in found if problem.kind == "truncated_image"], pa.string())
+        is_usable = pc.invert(pc.is_in(records.table.column("image_path"), broken))
+        records, problems = records.select(is_usable.to_numpy()), [*problems, *found]
     if not len(records):
         raise DataError(
             f"None of the {len(scan.records)} pictures in {root} can be decoded; first: {problems[-1].path}: "
@@ -127,24 +129,31 @@ def check_dataset(
 
 
 def _report(root: Path, is_decoded: bool, records: Records, problems: Sequence[Problem]) -> CheckReport:
-    singles = Counter(code for code in records.column("code").tolist() if code is not None)
-    combos = records.select(records.column("task") == COMBO)
-    in_combos = Counter(combos.table.column("box_codes").combine_chunks().flatten().to_pylist())
-    sizes = Counter(zip(records.column("width").tolist(), records.column("height").tolist(), strict=True))
-    tasks = Counter(records.column("task").tolist())
+    table = records.table
+    is_combo = pc.equal(table.column("task"), COMBO)
+    singles = _counts(table.column("code").drop_null())
+    in_combos = _counts(pc.list_flatten(table.column("box_codes").filter(is_combo)))
+    sizes = pc.binary_join_element_wise(
+        *(pc.cast(table.column(name), pa.string()) for name in ("width", "height")), "x"
+    )
+    tasks = _counts(table.column("task"))
     return CheckReport(
         root=str(root),
-        reader=str(records.column("source")[0]),
+        reader=str(table.column("source")[0].as_py()),
         is_decoded=is_decoded,
         num_pictures={SINGLE: tasks[SINGLE], COMBO: tasks[COMBO]},
-        num_parts=dict(sorted(Counter(records.column("part").tolist()).items())),
-        sizes={f"{width}x{height}": count for (width, height), count in sizes.most_common()},
-        num_groups=len(records.table.column("group").unique()),
-        num_boxes=len(records.table.column("boxes_xyxy").combine_chunks().flatten()) // 4,
+        num_parts=dict(sorted(_counts(table.column("part")).items())),
+        sizes=dict(_counts(sizes).most_common()),
+        num_groups=len(table.column("group").unique()),
+        num_boxes=len(pc.list_flatten(table.column("boxes_xyxy"))) // 4,
         pills_per_class=dict(sorted((singles + in_combos).items())),
         singles_per_class=dict(sorted(singles.items())),
         problems=sorted(problems, key=lambda problem: (problem.path, problem.kind)),
     )
+
+
+def _counts(column: pa.ChunkedArray) -> Counter[str]:
+    return Counter({entry["values"]: entry["counts"] for entry in column.value_counts().to_pylist()})
 
 
 def _decode_all(root: Path, records: Records, processes: int | None, progress: Progress) -> list[Problem]:

@@ -12,11 +12,16 @@ import hashlib
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from pillsnap.data import aihub576, folders, yolo
+from pillsnap.data.cache_files import remove_old_files
+from pillsnap.data.manifest import SOURCE as MANIFEST
+from pillsnap.data.manifest import manifest_reader, restrict
 from pillsnap.data.records import Records, Scan
 from pillsnap.data.scan import Reader, changed_units, read_tables, scan_of, updated
 from pillsnap.data.scan_file import TableFile, write_tables
@@ -56,13 +61,52 @@ def detect_reader(root: Path) -> str:
     )
 
 
-def load_index(root: Path, reader: str = AUTO, cache_dir: Path | None = None, *, processes: int | None = None) -> Scan:
+def reader_of(root: Path, name: str = AUTO, manifest: Path | None = None) -> Reader:
+    """Return the reader of a data set.
+
+    Args:
+        root: The data root.
+        name: Name of a reader, or "auto".
+        manifest: A CSV file that names pictures; with "auto" it is the data set where `root` lies like no other.
+
+    Raises:
+        ConfigError: There is no such reader.
+        DataError: The folder is missing, or lies like nothing known and there is no manifest.
+    """
+    if name not in (AUTO, *READERS, MANIFEST):
+        choices = ", ".join([AUTO, *READERS, MANIFEST])
+        raise ConfigError(f"data.reader is {name!r}; there are {choices}. Set one of them.")
+    if name == MANIFEST:
+        if manifest is None:
+            raise ConfigError("data.reader is 'manifest', but there is no manifest. Set data.manifest=FILE.csv.")
+        return manifest_reader(manifest)
+    if name != AUTO:
+        require_folder(root, READERS[name].layout)
+        return READERS[name]
+    require_folder(root, ALL_LAYOUTS)
+    try:
+        return READERS[detect_reader(root)]
+    except DataError:
+        if manifest is None:
+            raise
+        return manifest_reader(manifest)
+
+
+def load_index(
+    root: Path,
+    reader: str = AUTO,
+    cache_dir: Path | None = None,
+    *,
+    manifest: Path | None = None,
+    processes: int | None = None,
+) -> Scan:
     """Read a data set, from the cache what has not changed.
 
     Args:
         root: The data root.
         reader: Name of a reader, or "auto".
         cache_dir: Where the cache files of all data sets lie; None for no cache. Never a folder of the data set.
+        manifest: A CSV file that names the pictures to use; None uses all.
         processes: How many read; None for one per core. It changes nothing in the result.
 
     Returns:
@@ -70,21 +114,36 @@ def load_index(root: Path, reader: str = AUTO, cache_dir: Path | None = None, *,
 
     Raises:
         ConfigError: There is no such reader.
-        DataError: The data set is missing, unreadable, or holds no usable picture.
+        DataError: The data set is missing, unreadable, or holds no usable picture; the manifest cannot be used.
     """
-    if reader not in (AUTO, *READERS):
-        raise ConfigError(f"data.reader is {reader!r}; there are {', '.join([AUTO, *READERS])}. Set one of them.")
-    name = detect_reader(root) if reader == AUTO else reader
-    require_folder(root, READERS[name].layout)
-    if cache_dir is not None and lies_in_data(cache_dir, root, name):
+    found = reader_of(root, reader, manifest)
+    if cache_dir is not None and lies_in_data(cache_dir, root, reader, manifest):
         logger.warning(
             "no label cache: %s lies in the data set, which is not written to; set paths.cache_dir", cache_dir
         )
         cache_dir = None
-    index = _Index(root, READERS[name], processes)
+    index = _Index(root, found, processes)
     if cache_dir is None:
-        return index.read()
-    return index.read_cached(cache_dir / f"index-{_key(root, name)}.arrow")
+        scan = index.read()
+    else:
+        scan = index.read_cached(cache_dir / f"index-{_key(root, found, manifest)}.arrow")
+    if manifest is None or found.name == MANIFEST:
+        return scan
+    chosen = restrict(scan, manifest)
+    return chosen if cache_dir is None else replace(chosen, records=_mapped(chosen.records, cache_dir))
+
+
+def _mapped(records: Records, cache_dir: Path) -> Records:
+    """Return the same records from a file in `cache_dir`, so that all processes share them."""
+    digest = hashlib.blake2b(np.ascontiguousarray(records.column("sample_id")).tobytes(), digest_size=12).hexdigest()
+    path = cache_dir / f"manifest-{digest}.arrow"
+    try:
+        records.write(path)
+        remove_old_files(cache_dir, "manifest-*.arrow")
+        return Records.read(path)[0]
+    except (OSError, PillError) as error:
+        logger.warning("the pictures of the manifest stay in memory, in each worker of its own: %s", error)
+        return records
 
 
 class _Index:
@@ -144,22 +203,22 @@ class _Index:
             return scan
 
 
-def lies_in_data(path: Path, root: Path, reader: str) -> bool:
+def lies_in_data(path: Path, root: Path, reader: str, manifest: Path | None = None) -> bool:
     """Tell whether `path` lies in a folder that `reader` ("auto" included) reads below `root`.
 
     Raises:
+        ConfigError: There is no such reader.
         DataError: The data set is missing or lies like nothing known.
     """
-    name = detect_reader(root) if reader == AUTO else reader
-    require_folder(root, READERS[name].layout)
+    found = reader_of(root, reader, manifest)
     # With a folder per class, any new folder below the root would be a class.
-    folders = ["."] if name == "folders" else READERS[name].folders_read(root)
-    folders_read = [(root / folder).resolve() for folder in folders]
-    return any(path.resolve().is_relative_to(folder) for folder in folders_read)
+    paths = ["."] if found is folders.READER else found.folders_read(root)
+    return any(path.resolve().is_relative_to((root / read).resolve()) for read in paths)
 
 
-def _key(root: Path, name: str) -> str:
-    key = b"\0".join([os.fsencode(root.resolve()), name.encode(), CACHE_FORMAT.encode()])
+def _key(root: Path, reader: Reader, manifest: Path | None) -> str:
+    named = os.fsencode(manifest.resolve()) if manifest is not None and reader.name == MANIFEST else b""
+    key = b"\0".join([os.fsencode(root.resolve()), reader.name.encode(), CACHE_FORMAT.encode(), named])
     return hashlib.blake2b(key, digest_size=12).hexdigest()
 
 

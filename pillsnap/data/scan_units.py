@@ -46,12 +46,14 @@ class UnitFolder(NamedTuple):
 class Unit:
     """What is read together.
 
-    `key` is unique in the data set, and units sort by it; `weight` is 1 for a drug of some hundred pictures.
+    `key` is unique in the data set, and units sort by it; `weight` is 1 for a drug of some hundred pictures. `rows` are
+    the lines of a manifest: name, class key and type of each picture.
     """
 
     key: str
     folders: tuple[UnitFolder, ...] = ()
     weight: float = 1.0
+    rows: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def places(self) -> str:

@@ -117,7 +117,10 @@ class Visits:
 
     def watch_names(self, root: Path, folder: str, names: Sequence[str]) -> None:
         """Watch files that need not exist, in a folder whose other files do not matter."""
-        _, _, digest = look(root / folder, "", names)
+        try:
+            _, _, digest = look(root / folder, "", names)
+        except OSError:
+            digest = NEVER
         self.folders[folder] = Visit(folder, names=list(names), digest=digest, is_listed=False)
 
     def distrust(self, path: str) -> None:

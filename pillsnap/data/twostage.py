@@ -122,7 +122,7 @@ def load_data(cfg: DictConfig) -> TwoStageData:
     """
     root = Path(cfg.data.root)
     cache_dir = Path(cfg.paths.cache_dir) if cfg.dataloader.ram_optimization.cache_labels else None
-    scan = load_index(root, cfg.data.reader, cache_dir)
+    scan = load_index(root, cfg.data.reader, cache_dir, manifest=manifest_path(cfg))
     selection = select_for_stage(scan.records, cfg)
     records = selected_records(scan.records, selection, cache_dir)
     split = assign_splits(
@@ -141,6 +141,11 @@ def load_data(cfg: DictConfig) -> TwoStageData:
     return data
 
 
+def manifest_path(cfg: DictConfig) -> Path | None:
+    """Return the CSV file that names the pictures to use, None for all."""
+    return None if cfg.data.manifest is None else Path(cfg.data.manifest)
+
+
 def require_experiment_apart(cfg: DictConfig) -> None:
     """Make sure that nothing will be written among the pictures.
 
@@ -149,7 +154,7 @@ def require_experiment_apart(cfg: DictConfig) -> None:
         DataError: The data set is missing or lies like nothing known.
     """
     root = Path(cfg.data.root)
-    if lies_in_data(Path(cfg.paths.exp_dir), root, cfg.data.reader):
+    if lies_in_data(Path(cfg.paths.exp_dir), root, cfg.data.reader, manifest_path(cfg)):
         raise ConfigError(
             f"paths.exp_dir is {cfg.paths.exp_dir}, inside the pictures of {root}: the run's own pictures would become "
             "data, and nothing may be written there. Choose a folder elsewhere with paths.exp_dir=DIR."

@@ -27,6 +27,11 @@ RAM = "dataloader.ram_optimization"
             "the Validation part of AI Hub 576 holds other drugs than its Training part; set data.split.policy=groups",
         ),
         (
+            ["data.reader=manifest"],
+            "data.reader and data.manifest",
+            "there is no manifest to read; set data.manifest=FILE.csv or data.reader=auto",
+        ),
+        (
             [f"{STOPPING}.monitor.classification=val_loss"],
             f"{STOPPING}.monitor.classification and {STOPPING}.mode and train.tasks",
             f"of val_loss, lower is better, but mode is max; set {STOPPING}.mode=min",
@@ -63,6 +68,7 @@ RAM = "dataloader.ram_optimization"
     ids=[
         "fractions",
         "given-aihub",
+        "no manifest",
         "val_loss-max",
         "macro_f1-min",
         "map-min",
