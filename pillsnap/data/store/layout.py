@@ -138,11 +138,6 @@ def hash_order(layout: StoreLayout) -> NDArray[np.int64]:
     return np.asarray(kept[np.argsort(mixed, kind="stable")], np.int64)
 
 
-def hotset_bytes(layout: StoreLayout, hotset_entries: int) -> int:
-    """Return the most bytes that the pixels of the first `hotset_entries` entries take."""
-    return int(layout.capacity[hash_order(layout)[:hotset_entries]].sum())
-
-
 def stat_stamps(path_of: Callable[[int], str], num_entries: int) -> NDArray[np.int64]:
     """Return `StoreLayout.stamps` by asking the file system, several files at a time.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pillsnap.data.store.layout import hash_order, hotset_bytes, stat_stamps
+from pillsnap.data.store.layout import hash_order, stat_stamps
 from tests.unit.data.store.builders import layout
 
 pytestmark = pytest.mark.req("DAT-3")
@@ -21,13 +21,6 @@ def test_the_order_depends_on_keys_alone() -> None:
 def test_entries_without_room_are_in_no_order() -> None:
     entries = replace(layout(4), capacity=np.array([0, 5, 0, 7]))
     assert sorted(hash_order(entries)) == [1, 3]
-    assert hotset_bytes(entries, 9) == 12
-
-
-def test_a_hot_set_takes_the_bytes_of_its_own_entries() -> None:
-    entries = replace(layout(4), capacity=np.array([1, 10, 100, 1000]))
-    first, second = hash_order(entries)[:2].tolist()
-    assert hotset_bytes(entries, 2) == 10**first + 10**second
 
 
 def test_a_key_that_occurs_twice_is_refused() -> None:

@@ -1,6 +1,7 @@
 import gc
 import logging
 import multiprocessing
+import os
 import pickle
 import time
 from collections.abc import Callable
@@ -294,6 +295,29 @@ def test_the_hot_set_over_jpeg_holds_the_pixels_that_the_disk_has(tmp_path: Path
     store.close()
     assert not np.array_equal(from_ram, picture(0, 64))
     assert is_same(opened(tmp_path, JPEG, layout(4, side_px=64)).read(0), from_ram)
+
+
+def test_damage_in_ram_is_found_and_mended(tmp_path: Path) -> None:
+    store = opened(tmp_path, HOTSET)
+    fill(store)
+    ram = store._ram
+    assert ram is not None
+    slot = 7
+    os.pwrite(ram.descriptor, b"damage", int(ram.records()["offset"][slot]) + 100)
+    assert missing(store) == []  # the disk has it
+    assert (store.counts().damaged, store.counts().hits_disk, store.counts().in_ram) == (1, 1, 40)
+
+
+def test_memory_that_runs_out_leaves_entries_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise OSError(12, "Cannot allocate memory")
+
+    store = opened(tmp_path, HOTSET)
+    assert store.read(0) is None
+    monkeypatch.setattr(store._ram, "write", fail)
+    fill(store)
+    assert missing(store) == []
+    assert store.counts().in_ram == 0
 
 
 def test_counts_are_plain_data(tmp_path: Path) -> None:
