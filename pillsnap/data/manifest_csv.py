@@ -45,8 +45,12 @@ def write_manifest(records: Records, path: Path) -> None:
     """
     table = records.table
     columns = [table.column("image_path"), joined_codes(records), table.column("task"), table.column("source")]
-    with atomic_path(path) as temporary:
-        pa.csv.write_csv(pa.table(columns, names=COLUMNS), str(temporary), pa.csv.WriteOptions(quoting_style="needed"))
+    # Arrow quotes every text or refuses those that need it.
+    needs_quotes = any(pc.any(pc.match_substring_regex(column, r'[,"\r\n]')).as_py() for column in columns)
+    options = pa.csv.WriteOptions(include_header=False, quoting_style="needed" if needs_quotes else "none")
+    with atomic_path(path) as temporary, temporary.open("wb") as sink:
+        sink.write(",".join(COLUMNS).encode() + b"\n")
+        pa.csv.write_csv(pa.table(columns, names=COLUMNS), sink, options)
 
 
 def write_rejected(problems: Iterable[Problem], path: Path) -> None:

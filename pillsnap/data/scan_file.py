@@ -2,7 +2,7 @@
 
     table, table, ...   each a whole Arrow stream, so that any Arrow program reads the first one as it is
     directory           JSON: where each table lies, and whatever text the writer wants to keep with them
-    foot                length of the directory, CRC-32 of all bytes before it, a mark
+    foot                length of the directory, CRC-32 of it and of all bytes before it, a mark
 
 The checksum is compared when the file is opened: 0.1 s for the 550 MB of 2.6 million pictures. Processes that are
 handed the open file map it again without that; they share the pages.
@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from pillsnap.atomicfile import atomic_path
 
+LENGTH = struct.Struct("<Q")
 FOOT = struct.Struct("<QI8s")
 MARK = b"PILLIDX2"
 ALIGNMENT = 64  # bytes; what Arrow's own files use
@@ -103,7 +104,7 @@ def write_tables(path: Path, tables: Mapping[str, pa.Table], metadata: Mapping[s
         file.write(directory)
         file.flush()
         file.seek(0)
-        checksum = 0
+        checksum = zlib.crc32(LENGTH.pack(len(directory)))
         while chunk := file.read(CHUNK_BYTES):
             checksum = zlib.crc32(chunk, checksum)
         file.write(FOOT.pack(len(directory), checksum, MARK))
@@ -114,7 +115,7 @@ def _read_directory(content: mmap.mmap, *, verify: bool) -> dict[str, Any]:
     if mark != MARK:
         raise ValueError("it is cut off or not of this program")
     with memoryview(content) as view, view[: -FOOT.size] as body:
-        if verify and zlib.crc32(body) != checksum:
+        if verify and zlib.crc32(body, zlib.crc32(LENGTH.pack(length))) != checksum:
             raise ValueError("its checksum differs: a byte has changed since it was written")
         with body[len(body) - length :] as directory:
             found: dict[str, Any] = json.loads(bytes(directory))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pillsnap.cli.data import check
+from pillsnap.cli.data import check, index
 from pillsnap.cli.main import main
 from pillsnap.errors import DataError
 from tests.builders import write_folders, write_image, write_yolo
@@ -61,3 +61,25 @@ def test_the_command_on_a_missing_folder_ends_with_3_and_names_it(
         main(["data", "check", str(tmp_path / "nowhere")])
     assert leaving.value.code == 3
     assert "nowhere does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.req("DAT-4")
+def test_the_index_is_written_as_csv_with_what_was_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_folders(tmp_path / "data", {"alpha": 2, "beta": 1})
+    (root / "alpha" / "empty.jpg").touch()
+    with pytest.raises(SystemExit) as leaving:
+        main(["data", "index", str(root), "--csv", str(tmp_path / "m.csv"), "--rejected", str(tmp_path / "r.csv")])
+    assert leaving.value.code == 0
+    assert "3 pictures, 1 problems" in capsys.readouterr().out
+    assert (tmp_path / "m.csv").read_text().splitlines()[1] == "alpha/alpha_0.jpg,alpha,single,folders"
+    assert (tmp_path / "r.csv").read_text().splitlines()[1].startswith("alpha/empty.jpg,empty_image,")
+
+
+@pytest.mark.req("DAT-4")
+def test_the_index_of_a_manifest_holds_its_pictures_alone(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "data", {"alpha": 2, "beta": 1})
+    (tmp_path / "chosen.csv").write_text(
+        "image_path,mapping_code,image_type,source\nbeta/beta_0.jpg,beta,single,folders\n", encoding="utf-8"
+    )
+    index(root, tmp_path / "m.csv", manifest=tmp_path / "chosen.csv")
+    assert (tmp_path / "m.csv").read_bytes() == (tmp_path / "chosen.csv").read_bytes()
