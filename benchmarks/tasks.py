@@ -38,6 +38,9 @@ from pillsnap.training.telemetry import TBWriter
 PRODUCTION = Path(__file__).parents[1] / "config.yaml"
 
 
+LoaderTriple = tuple[Loader | None, Loader | None, Loader | None]  # train, val, test
+
+
 def benchmark_config(exp_dir: Path, *overrides: str) -> DictConfig:
     """Return the production configuration with what a benchmark cannot have taken out: weights, workers, compiling.
 
@@ -143,9 +146,10 @@ def build_task(
         spec: The classifier's input.
         device: Where to train.
     """
-    mine, nothing = (train_loader, val_loader, None), (None, None, None)
+    mine: LoaderTriple = (train_loader, val_loader, None)
+    nothing: LoaderTriple = (None, None, None)
     classification, detection = (mine, nothing) if name == CLASSIFICATION else (nothing, mine)
-    loaders = TwoStageLoaders(*classification, *detection, _meta(cfg.model.num_classes, spec))
+    loaders = TwoStageLoaders(*classification, *detection, meta=_meta(cfg.model.num_classes, spec))
     (task,) = build_tasks(cfg, {name: model}, loaders, context, device)
     return task
 

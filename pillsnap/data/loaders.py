@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pillsnap.allocator import keep_freed_memory
 from pillsnap.config.loading import for_task
 from pillsnap.data.batches import safe_collate
 from pillsnap.data.classes import ClassMap
@@ -157,7 +158,10 @@ def detection_evaluation_loader(
 def _train_items(data: TwoStageData, cfg: DictConfig) -> ClassificationItems:
     tasks = (SINGLE, COMBO) if cfg.data.classification.combo_crops else (SINGLE,)
     items = classification_items(data.records, data.rows("train"), data.class_map, tasks)
-    return items if len(items) else classification_items(data.records, data.rows("train"), data.class_map, (COMBO,))
+    if not len(items):
+        items = classification_items(data.records, data.rows("train"), data.class_map, (COMBO,))
+    is_cached = cfg.dataloader.ram_optimization.cache_labels
+    return items.saved(Path(cfg.paths.cache_dir)) if is_cached else items
 
 
 def _classification_train(
@@ -245,6 +249,7 @@ def _start_worker(worker_id: int, log_path: Path | None) -> None:
     lift_address_space_limit()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    keep_freed_memory()
     if log_path is not None:
         # The stall watchdog asks with SIGUSR1. The signal handler itself, C code, writes the answer, so even a worker
         # that is stuck inside a library gives one; the file stays open as long as the process lives.

@@ -30,8 +30,8 @@ from pillsnap.data.synthetic_layout import Job, folder_code
 
 MIN_SINGLES, MIN_COMBOS = 40, 3  # every kind needs pictures of its own
 FAULT_SHARE = 0.002
-"""Of the pictures, for each line of the tables below, rounded down; at least one. Five lines for singles are damage (see
-`damage.py`), so of 500 singles or more no more than 1 % are damaged, which is what a run puts up with."""
+"""Of the pictures, for each line of the tables below, rounded down; at least one. Five lines for singles are damage
+(see `damage.py`), so of 500 singles or more no more than 1 % are damaged, which is what a run puts up with."""
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 APPLE_DOUBLE_START = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
 

@@ -150,15 +150,16 @@ def require_experiment_apart(cfg: DictConfig) -> None:
     """Make sure that nothing will be written among the pictures.
 
     Raises:
-        ConfigError: `paths.exp_dir` lies in a folder the reader reads.
+        ConfigError: `paths.exp_dir` or `paths.cache_dir` lies in a folder the reader reads.
         DataError: The data set is missing or lies like nothing known.
     """
     root = Path(cfg.data.root)
-    if lies_in_data(Path(cfg.paths.exp_dir), root, cfg.data.reader, manifest_path(cfg)):
-        raise ConfigError(
-            f"paths.exp_dir is {cfg.paths.exp_dir}, inside the pictures of {root}: the run's own pictures would become "
-            "data, and nothing may be written there. Choose a folder elsewhere with paths.exp_dir=DIR."
-        )
+    for key in ("exp_dir", "cache_dir"):
+        if lies_in_data(Path(cfg.paths[key]), root, cfg.data.reader, manifest_path(cfg)):
+            raise ConfigError(
+                f"paths.{key} is {cfg.paths[key]}, inside the pictures of {root}: the run's own pictures would become "
+                f"data, and nothing may be written there. Choose a folder elsewhere with paths.{key}=DIR."
+            )
 
 
 def is_training_over(exp_dir: Path, stage: int) -> bool:

@@ -84,9 +84,7 @@ def test_an_enlarged_crop_keeps_its_place() -> None:
 
 @pytest.mark.req("INF-1")
 def test_a_checkpoint_of_another_resizer_is_refused() -> None:
-    with pytest.raises(
-        CheckpointError, match="resized by 'pillow-bicubic'; this version"
-    ):
+    with pytest.raises(CheckpointError, match="resized by 'pillow-bicubic'; this version"):
         ClassifierInput.from_dict({**_spec().to_dict(), "resizer": "pillow-bicubic"})
 
 

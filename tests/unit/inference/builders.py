@@ -20,9 +20,7 @@ from pillsnap.models.detector_yolo11m import build_yolo_model
 BACKBONE = "mobilenetv3_small_050"
 MODEL = {"backbone": BACKBONE, "global_pool": None, "output_stride": None}
 COLOURS = ClassMap(("K-000001", "K-000002", "K-000003"), {"K-000001": "빨간약", "K-000002": "Green"})
-SPEC = ClassifierInput(
-    size_px=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), frame_fit="letterbox"
-)
+SPEC = ClassifierInput(size_px=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), frame_fit="letterbox")
 DETECTOR_SIZE_PX = 128
 INFERENCE = {
     "lazy_load_detector": True,
