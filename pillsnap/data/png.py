@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
+
+from pillsnap.fastzlib import adler32, clear_registers, crc32, inflate
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks that change nothing about the pixels, as Pillow reads them. Text is not among them: a camera program may keep
@@ -62,14 +63,18 @@ def decode_plain_png(data: bytes) -> NDArray[np.uint8] | None:
     """
     if not data.startswith(SIGNATURE):
         return None
-    plain = _read_plain(data)
+    try:
+        plain = _read_plain(data)
+    finally:
+        clear_registers()
     if plain is None:
         return None
     row_bytes = 1 + 3 * plain.width
-    rows = _inflate(plain.compressed, plain.height * row_bytes)
-    if rows is None or rows[::row_bytes].max() > LAST_FILTER:
+    content = inflate(plain.compressed, plain.height * row_bytes)
+    if content is None:
         return None
-    return _undo_filters(rows, plain)
+    rows = np.frombuffer(content, np.uint8)
+    return None if rows[::row_bytes].max() > LAST_FILTER else _undo_filters(rows, plain)
 
 
 def _read_plain(data: bytes) -> _Plain | None:
@@ -108,23 +113,10 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
             yield _Chunk(name, view[start + 8 :], False)
             return
         (checksum,) = struct.unpack_from(">I", data, stop)
-        yield _Chunk(name, view[start + 8 : stop], isal_zlib.crc32(view[start + 4 : stop]) == checksum)
+        yield _Chunk(name, view[start + 8 : stop], crc32(view[start + 4 : stop], is_last=False) == checksum)
         if name == END:
             return
         start = stop + 4
-
-
-def _inflate(compressed: bytes, num_bytes: int) -> NDArray[np.uint8] | None:
-    """Return the rows with their filters, or None when they are not exactly `num_bytes`."""
-    inflater = isal_zlib.decompressobj()
-    try:
-        # One byte more than there should be, so that a stream with too much is not taken for one that has ended.
-        rows = inflater.decompress(compressed, num_bytes + 1)
-    except isal_zlib.error:  # type: ignore[misc]
-        return None
-    if len(rows) != num_bytes or not inflater.eof or inflater.unused_data:
-        return None
-    return np.frombuffer(rows, np.uint8)
 
 
 def _undo_filters(rows: NDArray[np.uint8], plain: _Plain) -> NDArray[np.uint8] | None:
@@ -138,10 +130,8 @@ def _undo_filters(rows: NDArray[np.uint8], plain: _Plain) -> NDArray[np.uint8] |
     file = np.empty(first + stream_bytes + 4 + len(tail), np.uint8)
     file[: len(head)] = np.frombuffer(head, np.uint8)
     _store(rows, file[len(head) : first + stream_bytes - 4])
-    file[first + stream_bytes - 4 : first + stream_bytes] = np.frombuffer(
-        struct.pack(">I", isal_zlib.adler32(rows)), np.uint8
-    )
-    checksum = isal_zlib.crc32(file[first - len(DATA) : first + stream_bytes])
+    file[first + stream_bytes - 4 : first + stream_bytes] = np.frombuffer(struct.pack(">I", adler32(rows)), np.uint8)
+    checksum = crc32(file[first - len(DATA) : first + stream_bytes])
     file[first + stream_bytes :] = np.frombuffer(struct.pack(">I", checksum) + tail, np.uint8)
     try:
         return _as_rgb(cv2.imdecode(file, cv2.IMREAD_COLOR_RGB))
@@ -166,7 +156,7 @@ def _block_header(num_bytes: int, *, is_last: bool) -> bytes:
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", isal_zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc32(name + content))
 
 
 def _as_rgb(image: object) -> NDArray[np.uint8] | None:
