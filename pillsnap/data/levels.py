@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pillsnap.boxes import FloatArray
 from pillsnap.data.images import RgbImage
-from pillsnap.data.preprocess import GREY, Crop, box_square, crop_resize
+from pillsnap.data.preprocess import GREY, Crop, box_square, crop_resize, resized
 
 REGION_PADDING = 0.35  # of the box's longer side, on each end: the loosest close view, turned, sees little beyond it
 REGION_REACH = (
@@ -90,10 +90,7 @@ def region_of(box_xyxy: FloatArray) -> Crop:
 
 def make_frame(image: RgbImage, frame_wh: tuple[int, int]) -> RgbImage:
     """Return the pixels of the frame level of a picture (or of a reduced copy of it), uint8 (h, w, 3)."""
-    height, width = image.shape[:2]
-    is_smaller = frame_wh[0] < width or frame_wh[1] < height
-    interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, frame_wh, interpolation=interpolation), np.uint8)
+    return resized(image, frame_wh)
 
 
 def make_region(image: RgbImage, size_wh: tuple[int, int], box_xyxy: FloatArray, side_px: int) -> RgbImage:

@@ -20,9 +20,11 @@ from pillsnap.errors import CheckpointError
 
 PAD_VALUE = 114  # the grey YOLO models are trained to see as "nothing"
 GREY = (PAD_VALUE, PAD_VALUE, PAD_VALUE)
-RESIZER = "opencv-area-cubic"
-"""How pictures change size, everywhere: OpenCV's area average when they shrink (it does not alias), its bicubic
-interpolation when they grow. A checkpoint names it, because another one shows a model other pictures."""
+RESIZER = "opencv-halves-linear-cubic"
+"""How pictures change size, everywhere (`resized`): halved by the mean of 2x2 pixels while they are twice too large,
+then by OpenCV's linear interpolation; by its bicubic one when they grow. A checkpoint names it, because another one
+shows a model other pictures. Shrinking 976x1280 to 293x384 takes 0.45 ms so and 2.8 ms by OpenCV's area average; the
+two are 49 dB (PSNR) apart on pills."""
 
 Crop = tuple[float, float, float, float]
 
@@ -111,9 +113,29 @@ def _shrunk(image: RgbImage, crop: Crop, size_px: int, scale: float) -> RgbImage
     # Edges are rounded to whole pixels of the picture, which are the smaller ones here.
     x0, y0, x1, y1 = (round(value) for value in inside)
     if right > left and bottom > top and x1 > x0 and y1 > y0:
-        part = image[y0:y1, x0:x1]
-        canvas[top:bottom, left:right] = cv2.resize(part, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+        canvas[top:bottom, left:right] = resized(image[y0:y1, x0:x1], (right - left, bottom - top))
     return canvas
+
+
+def resized(image: RgbImage, size_wh: tuple[int, int]) -> RgbImage:
+    """Return a picture in another size, by `RESIZER`.
+
+    Args:
+        image: uint8 (H, W, 3).
+        size_wh: Wanted width and height, pixels.
+
+    Returns:
+        uint8 (height, width, 3); `image` itself where it has that size.
+    """
+    width, height = size_wh
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        half_wh = (image.shape[1] // 2, image.shape[0] // 2)
+        image = np.asarray(cv2.resize(image, half_wh, interpolation=cv2.INTER_AREA), np.uint8)
+    if image.shape[:2] == (height, width):
+        return image
+    is_smaller = width <= image.shape[1] and height <= image.shape[0]
+    interpolation = cv2.INTER_LINEAR if is_smaller else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size_wh, interpolation=interpolation), np.uint8)
 
 
 def frame_view(image: RgbImage, spec: ClassifierInput) -> RgbImage:
@@ -194,12 +216,10 @@ def letterbox(image: RgbImage, size_px: int, size_wh: tuple[int, int] | None = N
 
 
 def resize_longer_side(image: RgbImage, size_px: int) -> RgbImage:
-    """Resize so that the longer side is `size_px`; area averaging when shrinking, which does not alias."""
+    """Resize so that the longer side is `size_px`."""
     height, width = image.shape[:2]
     scale = size_px / max(height, width)
-    new_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, new_wh, interpolation=interpolation), np.uint8)
+    return resized(image, (max(round(width * scale), 1), max(round(height * scale), 1)))
 
 
 def _square_around(center_x: float, center_y: float, side: float) -> Crop:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pillsnap.data.store.codec import decode, encode
 from pillsnap.data.store.layout import DamagedEntryError, Kept, LmdbCodec, Stamp
 from pillsnap.data.store.lmdb_check import check_lmdb_file
-from pillsnap.data.store.slab import crc32
+from pillsnap.fastzlib import crc32
 
 logger = logging.getLogger("pillsnap")
 

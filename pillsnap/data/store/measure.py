@@ -18,9 +18,9 @@ from pillsnap.data.images import RgbImage
 from pillsnap.data.store.choose import GB, MS, Decision, Measured, decide
 from pillsnap.data.store.codec import decode, encode
 from pillsnap.data.store.layout import StoreLayout, StoreOptions, hash_order
-from pillsnap.data.store.slab import crc32
 from pillsnap.data.store.slab_folder import file_stem
 from pillsnap.errors import BrokenImageError
+from pillsnap.fastzlib import crc32
 
 logger = logging.getLogger("pillsnap")
 

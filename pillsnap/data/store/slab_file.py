@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 
 from pillsnap.atomicfile import atomic_path
 from pillsnap.data.store.slab import Slab, place_checks, plan_records
+from pillsnap.fastzlib import crc32
 
 logger = logging.getLogger("pillsnap")
 
@@ -60,7 +60,7 @@ def pack_header(header: Header) -> bytes:
     """Return the bytes of a header."""
     fields = (MAGIC, FORMAT, *header)
     unsealed = HEADER.pack(*fields, 0)[:-4]
-    return HEADER.pack(*fields, isal_zlib.crc32(unsealed))
+    return HEADER.pack(*fields, crc32(unsealed))
 
 
 def read_header(descriptor: int) -> Header | None:
@@ -73,7 +73,7 @@ def read_header(descriptor: int) -> Header | None:
     if len(data) < HEADER.size:
         return None
     magic, version, *fields, crc = HEADER.unpack(data)
-    if magic != MAGIC or version != FORMAT or crc != isal_zlib.crc32(data[:-4]):
+    if magic != MAGIC or version != FORMAT or crc != crc32(data[:-4]):
         return None
     return Header(*fields)
 

@@ -22,9 +22,10 @@ from pillsnap.data.store.layout import CHANNELS, DamagedEntryError, Kept, Stamp,
 from pillsnap.data.store.ledger import Ledger, map_ledger
 from pillsnap.data.store.lmdb_tier import ABSENT, NO_PLACE, PRESENT, LmdbTier, lmdb_bytes
 from pillsnap.data.store.shared import SharedMemory
-from pillsnap.data.store.slab import MAX_SIDE_PX, RECORD, Slab, crc32
+from pillsnap.data.store.slab import MAX_SIDE_PX, RECORD, Slab
 from pillsnap.data.store.slab_file import SlabFile
 from pillsnap.data.store.slab_folder import NOWHERE, SLOT_BITS
+from pillsnap.fastzlib import crc32
 
 logger = logging.getLogger("pillsnap")
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pillsnap.data.store.layout import DamagedEntryError, Kept, Stamp
-from pillsnap.data.store.slab import RECORD, Slab, crc32, place_checks, plan_records
+from pillsnap.data.store.slab import RECORD, Slab, place_checks, plan_records
+from pillsnap.fastzlib import crc32
 from tests.unit.data.store.builders import STAMP, layout, picture
 
 pytestmark = pytest.mark.req("DAT-3")
