@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -45,12 +44,15 @@ def parse_pill_label(text: bytes) -> PillLabel:
     content = _parse(text)
     if not isinstance(content, dict):
         raise ValueError(f"a {type(content).__name__} where an object was expected")
-    image = _first_object(content, "images")
+    images = content.get("images")
+    if not isinstance(images, list) or not images or not isinstance(images[0], dict):
+        raise ValueError('no object in "images"')
+    field = images[0].get
     return PillLabel(
-        _k_code(image.get("dl_mapping_code")),
-        _k_code(image.get("drug_N")),
-        _text(image.get("dl_name")),
-        _size_wh(image),
+        _k_code(field("dl_mapping_code")),
+        _k_code(field("drug_N")),
+        _text(field("dl_name")),
+        _size_wh(images[0]),
         tuple(_boxes(content.get("annotations"))),
     )
 
@@ -66,18 +68,12 @@ def _parse(text: bytes) -> object:
             raise ValueError("nested too deeply") from error
 
 
-def _first_object(content: dict[str, Any], key: str) -> dict[str, Any]:
-    values = content.get(key)
-    if not isinstance(values, list) or not values or not isinstance(values[0], dict):
-        raise ValueError(f'no object in "{key}"')
-    return values[0]
-
-
-def _boxes(annotations: object) -> Iterator[Box]:
+def _boxes(annotations: object) -> list[Box]:
     if annotations is None:
-        return
+        return []
     if not isinstance(annotations, list):
         raise ValueError('"annotations" is not a list')
+    boxes = []
     for annotation in annotations:
         bbox = annotation.get("bbox") if isinstance(annotation, dict) else None
         if not bbox:
@@ -86,17 +82,20 @@ def _boxes(annotations: object) -> Iterator[Box]:
         if len(numbers) != 4 or None in numbers:
             raise ValueError(f'"bbox" is {bbox!r}; four numbers x, y, width, height were expected')
         x, y, width, height = cast(list[float], numbers)
-        yield x, y, x + width, y + height
+        boxes.append((x, y, x + width, y + height))
+    return boxes
 
 
 def _size_wh(image: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = _numbers((image.get("width"), image.get("height")))
+    width, height = image.get("width"), image.get("height")
+    if not (type(width) is type(height) is int):
+        width, height = _number(width), _number(height)
     if width is None or height is None or not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
         return None
     return int(width), int(height)
 
 
-def _numbers(values: Sequence[object]) -> list[float | None]:
+def _numbers(values: list[object]) -> list[float | None]:
     """Return finite numbers from numbers or strings that hold one, None for anything else."""
     try:
         return [float(value) if type(value) is int else _number(value) for value in values]

@@ -2,7 +2,7 @@
 
 The helpers are new processes that import only the function's own module: a fork would inherit the locks of torch's
 threads, and `multiprocessing` would import the caller's main module, torch included, in each of them. Starting one
-costs 0.03 s (standard library) to 0.15 s (Arrow), while this process is at work already; so few jobs never wait for it.
+costs 0.03 s (standard library) to 0.15 s (Arrow), so they are started when the first jobs show that it is worth it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ Result = TypeVar("Result")
 logger = logging.getLogger("pillsnap")
 
 MAX_PROCESSES = 16
-ALONE_S = 0.03  # with less work than this a helper comes too late
+ALONE_S = 0.03  # after which it is known how long a job takes
+WORTH_S = 0.3  # with less work left than this, a helper comes too late
 JOBS_AHEAD = 2  # one at work, one waiting: a helper must not wait for this process to look up from its own job
 PIPE_BYTES = 1 << 20
 START = "import sys; sys.path[:] = {path!r}; from pillsnap.data.scan_pool import serve; serve({module!r}, {name!r})"
@@ -42,25 +43,29 @@ def num_processes(wanted: int | None = None) -> int:
     return wanted or min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
 
 
-def map_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], processes: int | None = None) -> list[Result]:
+def map_jobs(
+    function: Callable[[Job], Result], jobs: Sequence[Job], processes: int | None = None, worth_s: float = WORTH_S
+) -> list[Result]:
     """Return `function(job)` for every job, in their order.
 
     Args:
         function: A function of a module, with a job and a result that pickle.
         jobs: Best some hundred of them, of a hundredth of a second or more each.
         processes: How many work, this one included; None for one per core.
+        worth_s: Seconds of work for which helpers are started.
 
     Raises:
         PillError: One of those that the function raised. Whatever else it raises is raised here too.
     """
     work = _Work(function, jobs)
-    enough = time.perf_counter() + ALONE_S
+    start = time.perf_counter()
     helpers: list[_Helper] = []
     was_collecting = gc.isenabled()
     gc.disable()  # a million small lists without a cycle among them: looking for one took 7 % of the time
     try:
         while (index := work.next_index()) is not None:
-            if not helpers and time.perf_counter() >= enough:
+            seconds = time.perf_counter() - start
+            if not helpers and seconds >= ALONE_S and seconds * (len(jobs) - index) >= worth_s * index:
                 count = min(num_processes(processes), len(jobs) - index) - 1
                 helpers = [_Helper(work) for _ in range(count)]
             work.finish(index)

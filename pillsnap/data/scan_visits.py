@@ -8,7 +8,6 @@ one folder become one number. Imports nothing but the standard library, because 
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -152,19 +151,29 @@ def look(where: Path | str, suffix: str, names: Sequence[str]) -> Look:
     try:
         status = os.fstat(descriptor)
         digest = 0
-        listed = os.listdir(descriptor) if suffix else []  # noqa: PTH208 - pathlib lists no open folder
-        found = [name for name in listed if _is_watched(name, suffix)]
-        for name in (*found, *names):
+        for name in (*_names_with(suffix, descriptor), *names):
             try:
                 file = os.stat(name, dir_fd=descriptor)
             except OSError:
                 digest += ABSENT
             else:
-                if not stat.S_ISDIR(file.st_mode):
-                    digest += hash((file.st_size, file.st_mtime_ns))
+                # A folder with the suffix counts here alone, and so has its unit read at every start; there is none.
+                digest += hash((file.st_size, file.st_mtime_ns))
         return status.st_mtime_ns, status.st_ino, digest & MASK
     finally:
         os.close(descriptor)
+
+
+def _names_with(suffix: str, descriptor: int) -> list[str]:
+    if not suffix:
+        return []
+    length = len(suffix)
+    names = [
+        name
+        for name in os.listdir(descriptor)  # noqa: PTH208 - pathlib lists no open folder
+        if name[-length:].lower() == suffix and name[0] != "."
+    ]
+    return names if all(map(str.isascii, names)) else list(filter(is_text, names))
 
 
 def look_again(job: LookJob) -> list[Look]:
@@ -185,7 +194,3 @@ def is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _is_watched(name: str, suffix: str) -> bool:
-    return name[0] != "." and name.lower().endswith(suffix) and (name.isascii() or is_text(name))

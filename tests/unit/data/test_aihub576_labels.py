@@ -92,3 +92,11 @@ def test_a_byte_order_mark_is_no_mistake() -> None:
 
 def test_a_name_with_half_a_character_counts_as_not_given() -> None:
     assert parse_pill_label(json.dumps(label(dl_name="\ud800 pill")).encode()).name is None
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "-Infinity", "1" + "0" * 400, '"\\ud800"'], ids=["NaN", "inf", "long", "half"]
+)
+def test_what_goes_beyond_the_standard_in_other_fields_is_no_mistake(value: str) -> None:
+    text = json.dumps(label()).replace('"thick": null', f'"thick": {value}')
+    assert parse_pill_label(text.encode()) == parsed(label())

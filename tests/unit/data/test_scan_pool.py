@@ -49,7 +49,7 @@ def test_without_another_process_it_only_takes_longer(
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    assert len(map_jobs(slow_square, range(5), 2)) == 5
+    assert len(map_jobs(slow_square, range(MANY), 2)) == MANY
     assert "cannot be started" in caplog.text
 
 

@@ -14,10 +14,9 @@ pytestmark = pytest.mark.req("DAT-4")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two watched labels, a file that is not watched, and a folder that is called like a label."""
-    for name in ("a.json", "b.JSON", "c.png"):
-        (tmp_path / name).write_text(name)
-    (tmp_path / "d.json").mkdir()
+    """Two watched labels, and files that are not watched."""
+    for name in ("a.json", "b.JSON", "c.png", "._a.json", os.fsdecode("약.json".encode("cp949"))):
+        (tmp_path / name).write_text(name if name.isascii() else "")
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""What `test_records` has its worker processes do; a module of its own, because spawned ones import it."""
+"""By how much a loader's worker grows while it reads the index; a module of its own, because spawned ones import it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from pillsnap.data.records import Records
 
 WARM_UP = 2000
+
+
+def worker_growth(path: Path, method: str, num_reads: int) -> tuple[int, int]:
+    """Have one worker of a `DataLoader` read random rows of a file of records.
+
+    Args:
+        path: The file, which the worker maps.
+        method: How the worker is started: "fork" or "spawn".
+        num_reads: Rows read.
+
+    Returns:
+        A number that depends on all that was read (that of `read_rows` for the rows of `some_rows`), and by how many
+        bytes the worker's private memory grew meanwhile.
+    """
+    records, _ = Records.read(path)
+    dataset = ReadingGrowth(records, num_reads, path)
+    ((checksum, growth),) = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=method)
+    return checksum, growth
+
+
+def some_rows(records: Records, num_reads: int) -> list[int]:
+    """Return `num_reads` random row numbers, always the same."""
+    rows: list[int] = np.random.default_rng(0).integers(len(records), size=num_reads).tolist()
+    return rows
 
 
 class ReadingGrowth(IterableDataset[tuple[int, int]]):
@@ -26,7 +50,7 @@ class ReadingGrowth(IterableDataset[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Read, and yield one item."""
         gc.freeze()  # as a run does: the parent's objects are no business of a worker's collector
-        rows = np.random.default_rng(0).integers(len(self.records), size=self.num_reads).tolist()
+        rows = some_rows(self.records, self.num_reads)
         read_rows(self.records, rows[:WARM_UP])
         before = private_bytes(self.path)
         checksum = read_rows(self.records, rows)
