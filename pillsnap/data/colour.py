@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from pillsnap.data.preprocess import ClassifierInput, channel_constants
+
 NUM_VALUES = 11
 """Of each picture: the 3 x 3 matrix row by row, the share of its mean that is added, the blur's deviation (pixels)."""
 MEAN, BLUR = 9, 10
@@ -69,24 +71,28 @@ def _turned_hue(angle: float, saturation: float) -> NDArray[np.float64]:
     return np.asarray(TO_RGB @ turn @ TO_YIQ)
 
 
-def apply_colour(images_BCHW: torch.Tensor, colour_BK: torch.Tensor) -> torch.Tensor:
-    """Give every picture of a batch its light, on the device the pictures lie on, without waiting for it.
+def apply_colour(images_BCHW: torch.Tensor, colour_BK: torch.Tensor, spec: ClassifierInput) -> torch.Tensor:
+    """Give every picture of a batch its light and normalise it, on the device it lies on, without waiting for that.
+
+    Both are affine in RGB and done at once; what the light takes beyond 8 bits is cut off as it would be between them.
 
     Args:
         images_BCHW: uint8 (B, 3, H, W), best in channels_last order.
         colour_BK: float32 (B, NUM_VALUES) from `draw_colour`, in host memory (which to blur is decided there).
+        spec: Gives mean and standard deviation.
 
     Returns:
-        float32 (B, 3, H, W), 0..255, in channels_last order.
+        float32 (B, 3, H, W), normalised as by `normalize`, in channels_last order.
     """
     device = images_BCHW.device
     batch, channels, height, width = images_BCHW.shape
     values = colour_BK.to(device, non_blocking=True)
+    mean, std = (constant.flatten() for constant in channel_constants(spec.mean, spec.std, device))
     with torch.autocast(device.type, enabled=False):
         pixels_BNC = images_BCHW.permute(0, 2, 3, 1).reshape(batch, height * width, channels).float()
-        offset = values[:, MEAN] * pixels_BNC.mean((1, 2))
-        matrix = values[:, :MEAN].view(batch, 3, 3).transpose(1, 2)
-        light = torch.baddbmm(offset[:, None, None].expand(batch, 1, 3), pixels_BNC, matrix).clamp_(0, 255)
+        offset_B3 = ((values[:, MEAN] * pixels_BNC.mean((1, 2)))[:, None] - mean) / std
+        matrix = values[:, :MEAN].view(batch, 3, 3).transpose(1, 2) / std
+        light = torch.baddbmm(offset_B3[:, None], pixels_BNC, matrix).clamp_(-mean / std, (255 - mean) / std)
         images = light.view(batch, height, width, channels).permute(0, 3, 1, 2)
         blurred = torch.nonzero(colour_BK[:, BLUR] > 0).flatten()
         if len(blurred):

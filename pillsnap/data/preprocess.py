@@ -159,15 +159,18 @@ def normalize(images_BCHW: torch.Tensor, spec: ClassifierInput) -> torch.Tensor:
     Returns:
         float32 (B, 3, S, S), (x / 255 - mean) / std.
     """
-    mean, std = _channel_constants(spec.mean, spec.std, images_BCHW.device)
+    mean, std = channel_constants(spec.mean, spec.std, images_BCHW.device)
     return torch.sub(images_BCHW, mean).div_(std)
 
 
 @functools.lru_cache(maxsize=8)
-def _channel_constants(
+def channel_constants(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    # Kept on the device: building them in every step would copy from the host in every step.
+    """Return mean and standard deviation of RGB in 0..255, (1, 3, 1, 1) each.
+
+    They are kept on the device: building them in every step would copy from the host in every step.
+    """
     shape = (1, 3, 1, 1)
     return torch.tensor(mean, device=device).view(shape) * 255, torch.tensor(std, device=device).view(shape) * 255
 

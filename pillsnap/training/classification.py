@@ -66,7 +66,7 @@ def model_input(part: ClassificationBatch, device: torch.device, spec: Classifie
         float32 (B, 3, S, S).
     """
     images = move(part.images_BCHW, device)
-    return normalize(images if part.colour_BK is None else apply_colour(images, part.colour_BK), spec)
+    return normalize(images, spec) if part.colour_BK is None else apply_colour(images, part.colour_BK, spec)
 
 
 class ClassificationTask(Task):

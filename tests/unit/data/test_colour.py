@@ -10,13 +10,24 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from pillsnap.data.colour import BLUR, GREY_WEIGHTS, MEAN, NUM_VALUES, Augmentation, apply_colour, draw_colour
+from pillsnap.data import colour as module
+from pillsnap.data.colour import BLUR, GREY_WEIGHTS, MEAN, NUM_VALUES, Augmentation, draw_colour
+from pillsnap.data.preprocess import ClassifierInput, normalize
 from pillsnap.data.randomness import sample_generator
 
 pytestmark = pytest.mark.req("DAT-7")
 
 STILL = Augmentation(rotation_degrees=0, brightness=0, contrast=0, saturation=0, hue=0, blur=0)
 STRONG = Augmentation(rotation_degrees=0, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1, blur=0.5)
+
+
+PLAIN = ClassifierInput(size_px=24, mean=(0.0,) * 3, std=(1 / 255,) * 3, frame_fit="center")
+"""Leaves pixels as 0..255."""
+
+
+def apply_colour(images: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
+    """Return pictures in their light, 0..255."""
+    return module.apply_colour(images, light, PLAIN)
 
 
 def _images(batch: int = 2, size: int = 24) -> torch.Tensor:
@@ -108,3 +119,9 @@ def test_slices_of_a_batch_get_the_light_of_their_samples() -> None:
     whole = apply_colour(images, light)
     parts = torch.cat([apply_colour(images[:1], light[:1]), apply_colour(images[1:], light[1:])])
     assert torch.allclose(whole, parts, atol=1e-3)
+
+
+def test_normalising_comes_after_the_light() -> None:
+    spec = ClassifierInput(size_px=24, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), frame_fit="center")
+    images, light = _images(3), _drawn(STRONG, 1, 2, 3)
+    assert_allclose(module.apply_colour(images, light, spec), normalize(apply_colour(images, light), spec), atol=1e-4)
