@@ -55,7 +55,7 @@ def root(tmp_path: Path) -> Path:
 def many_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every unit is a job of its own, and helpers start at once."""
     monkeypatch.setattr("pillsnap.data.scan.jobs_of", lambda folder, units: [UnitJob(folder, [unit]) for unit in units])
-    monkeypatch.setattr("pillsnap.data.scan_pool.ALONE_S", 0.0)
+    monkeypatch.setattr("pillsnap.data.scan.WORTH_READING_S", 0.0)
     monkeypatch.setattr("pillsnap.data.scan.WORTH_LOOKING_S", 0.0)
 
 

@@ -7,7 +7,6 @@ import io
 import logging
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,6 @@ from pillsnap.training.steplog import StepLog, StepReport
 from pillsnap.training.telemetry import StepTimer, TBWriter, build_logger
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _logger_as_before() -> Iterator[None]:
-    logger = logging.getLogger("pillsnap")
-    handlers, propagate = list(logger.handlers), logger.propagate
-    yield
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers, logger.propagate = handlers, propagate
 
 
 @pytest.mark.req("UTL-3")
