@@ -151,9 +151,13 @@ class _UnitReader:
         boxes = label.boxes_xyxy
         if not boxes:
             self._problem("missing_box", path, "has no box; the picture is used without one")
+            return []
         if len(boxes) > 1:
             self._problem("extra_box", path, f"has {len(boxes)} boxes for one pill; the first is used")
-        return self._usable_boxes(path, boxes[:1], size_wh)
+        checked, kind, detail = check_box(boxes[0], size_wh)
+        if kind:
+            self._problem(kind, path, detail)
+        return [checked] if checked else []
 
     def _read_combo(self, image: FileEntry, _stem: str, place: _Place, labels: list[LabelFile]) -> None:
         if not labels:
@@ -169,7 +173,7 @@ class _UnitReader:
         unlabelled = Counter(codes_of_key(place.key))
         num_dropped = 0
         for (code, label), file in zip(pills, labels, strict=True):
-            usable = self._usable_boxes(file[0], label.boxes_xyxy, size_wh, " and the picture is left out")
+            usable = self._usable_boxes(file[0], label.boxes_xyxy, size_wh)
             num_dropped += len(label.boxes_xyxy) - len(usable)
             unlabelled.subtract({code: len(label.boxes_xyxy)})
             boxes += usable
@@ -213,14 +217,12 @@ class _UnitReader:
             self._problem("broken_json", path, f"cannot be read ({error}); {consequence}")
             return None
 
-    def _usable_boxes(
-        self, path: str, boxes: tuple[Box, ...], size_wh: tuple[int, int], consequence: str = ""
-    ) -> list[Box]:
+    def _usable_boxes(self, path: str, boxes: tuple[Box, ...], size_wh: tuple[int, int]) -> list[Box]:
         usable = []
         for box in boxes:
             checked, kind, detail = check_box(box, size_wh)
             if kind:
-                self._problem(kind, path, detail + ("" if checked else consequence))
+                self._problem(kind, path, detail + ("" if checked else " and the picture is left out"))
             if checked:
                 usable.append(checked)
         return usable

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
 PROBLEM_SCHEMA = pa.schema([("kind", pa.string()), ("path", pa.string()), ("detail", pa.string())])
 
 RECORDS = "records"  # name of the table in its file
+MAX_RUNS = 1000  # ascending stretches of rows that are sorted as wholes
 PER_SAMPLE = ("image_path", "sample_id", "task", "code", "boxes_xyxy", "box_codes")
 
 
@@ -258,12 +259,27 @@ def table_of(pictures: Sequence[Picture]) -> pa.Table:
 def sorted_by(table: pa.Table, *names: str) -> pa.Table:
     """Return `table` in the order of text columns (by code point, as Python sorts), equal rows in their old order."""
     table = table.combine_chunks()
-    if table.num_rows < 2:
-        return table
-    first = _only_chunk(table.column(names[0]))
-    if len(names) == 1 and pc.all(pc.less_equal(first.slice(0, len(first) - 1), first.slice(1))).as_py():
-        return table
+    if len(names) == 1 and (runs := _runs(table, names[0])) is not None:
+        return runs
     return table.take(pc.sort_indices(table, [(name, "ascending") for name in names]))
+
+
+def _runs(table: pa.Table, name: str) -> pa.Table | None:
+    """Sort a table by putting its ascending stretches in order; None where that is not enough.
+
+    What a walk through folders finds is sorted but for some jumps, and moving rows in bulk takes a third of the time.
+    """
+    values = _only_chunk(table.column(name))
+    descents = pc.indices_nonzero(pc.less(values.slice(1), values.slice(0, max(len(values) - 1, 0)))).to_pylist()
+    if len(descents) > MAX_RUNS:
+        return None
+    starts = [0, *(place + 1 for place in descents)]
+    ends = [*starts[1:], len(values)]
+    runs = sorted((values[start].as_py(), start, end) for start, end in zip(starts, ends, strict=True) if end > start)
+    for (_, _, end), (first, _, _) in pairwise(runs):
+        if values[end - 1].as_py() > first:
+            return None
+    return pa.concat_tables([table.slice(start, end - start) for _, start, end in runs] or [table]).combine_chunks()
 
 
 def _only_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -25,7 +25,7 @@ from pillsnap.data.tree import no_pictures_error, require_folder
 logger = logging.getLogger("pillsnap")
 
 FOLDERS_PER_JOB = 100
-WORTH_LOOKING_S = 0.1  # a helper that only looks starts faster than one that reads
+WORTH_READING_S, WORTH_LOOKING_S = 0.3, 0.1  # a helper that only looks starts faster than one that reads
 
 
 class Found(NamedTuple):
@@ -79,7 +79,7 @@ def read_tables(root: Path, reader: Reader, units: Sequence[Unit], processes: in
         DataError: A folder cannot be read.
     """
     start = time.perf_counter()
-    parts = map_jobs(reader.read_units, jobs_of(str(root), units), processes)
+    parts = map_jobs(reader.read_units, jobs_of(str(root), units), processes, WORTH_READING_S)
     tables = _in_order(Tables.joined(parts))
     seconds = time.perf_counter() - start
     logger.info("read %d pictures of %d folders in %.1f s", len(tables.records), len(tables.folders), seconds)

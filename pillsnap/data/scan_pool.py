@@ -31,10 +31,9 @@ Result = TypeVar("Result")
 logger = logging.getLogger("pillsnap")
 
 MAX_PROCESSES = 16
-ALONE_S = 0.03  # after which it is known how long a job takes
-WORTH_S = 0.3  # with less work left than this, a helper comes too late
 JOBS_AHEAD = 2  # one at work, one waiting: a helper must not wait for this process to look up from its own job
 PIPE_BYTES = 1 << 20
+# Python is started without its `site`, which takes longer than the standard library's part: the path is told instead.
 START = "import sys; sys.path[:] = {path!r}; from pillsnap.data.scan_pool import serve; serve({module!r}, {name!r})"
 
 
@@ -44,7 +43,7 @@ def num_processes(wanted: int | None = None) -> int:
 
 
 def map_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], processes: int | None = None, worth_s: float = WORTH_S
+    function: Callable[[Job], Result], jobs: Sequence[Job], processes: int | None = None, worth_s: float = 0.3
 ) -> list[Result]:
     """Return `function(job)` for every job, in their order.
 
@@ -52,7 +51,7 @@ def map_jobs(
         function: A function of a module, with a job and a result that pickle.
         jobs: Best some hundred of them, of a hundredth of a second or more each.
         processes: How many work, this one included; None for one per core.
-        worth_s: Seconds of work for which helpers are started.
+        worth_s: Helpers are started when the first jobs show that all of them would take so many seconds.
 
     Raises:
         PillError: One of those that the function raised. Whatever else it raises is raised here too.
@@ -65,7 +64,7 @@ def map_jobs(
     try:
         while (index := work.next_index()) is not None:
             seconds = time.perf_counter() - start
-            if not helpers and seconds >= ALONE_S and seconds * (len(jobs) - index) >= worth_s * index:
+            if not helpers and index and seconds * (len(jobs) - index) >= worth_s * index:
                 count = min(num_processes(processes), len(jobs) - index) - 1
                 helpers = [_Helper(work) for _ in range(count)]
             work.finish(index)
@@ -141,7 +140,9 @@ class _Helper:
         function = self._work.function
         code = START.format(path=sys.path, module=function.__module__, name=function.__name__)
         try:
-            process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            process = subprocess.Popen(
+                [sys.executable, "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
         except OSError as error:
             logger.warning("a process for reading the data set cannot be started (%s); it takes longer", error)
             return
