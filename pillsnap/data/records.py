@@ -44,7 +44,7 @@ PROBLEM_SCHEMA = pa.schema([("kind", pa.string()), ("path", pa.string()), ("deta
 
 RECORDS = "records"  # name of the table in its file
 MAX_RUNS = 1000  # ascending stretches of rows that are sorted as wholes
-PER_SAMPLE = ("image_path", "sample_id", "task", "code", "boxes_xyxy", "box_codes")
+PER_SAMPLE = ("image_path", "sample_id", "boxes_xyxy", "box_codes")
 
 
 def sample_id_of(image_path: str) -> int:
@@ -122,12 +122,6 @@ class Problems(Sequence[Problem]):
         """Show them as a list."""
         return repr(list(self))
 
-    def counts(self) -> dict[str, int]:
-        """Return how many there are of each kind, the most frequent first."""
-        found = self.table.column("kind").value_counts().to_pylist()
-        counts = {entry["values"]: entry["counts"] for entry in found}
-        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
     def _row(self, row: int) -> Problem:
         return Problem(*(self.table.column(name)[row].as_py() for name in PROBLEM_SCHEMA.names))
 
@@ -184,15 +178,6 @@ class Records:
         """Return the stable 64-bit id of a picture."""
         return int(self._arrays["sample_id"][row].as_py())
 
-    def task(self, row: int) -> str:
-        """Return "single" or "combo"."""
-        return str(self._arrays["task"][row].as_py())
-
-    def code(self, row: int) -> str | None:
-        """Return the class key of a single picture's pill, None for combos."""
-        code: str | None = self._arrays["code"][row].as_py()
-        return code
-
     def boxes_xyxy(self, row: int) -> FloatArray:
         """Return the boxes of a picture, (N, 4) float32 pixels, as an array of their own."""
         values = self._arrays["boxes_xyxy"][row].values
@@ -201,10 +186,6 @@ class Records:
     def box_codes(self, row: int) -> list[str]:
         """Return the class key of each box of a picture."""
         return list(self._arrays["box_codes"][row].as_py())
-
-    def num_boxes(self) -> NDArray[np.int64]:
-        """Return how many boxes every picture has."""
-        return np.asarray(pc.list_value_length(self.table.column("box_codes")).to_numpy(), np.int64)
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Records:
         """Return the pictures chosen by a boolean mask or by row numbers."""
