@@ -22,8 +22,9 @@ workers: it then tells of the machine and not of loading.
 The others are timm's `create_dataset` and `create_loader` with their defaults for training (crops of 8..100 % of the
 area, mirroring, jitter of 0.4, prefetcher), torchvision's ImageFolder with the same transforms in a `DataLoader`, and,
 where it is installed, litdata over what its `optimize` makes of the files: raw pixels of the full size for PNG (3.7 MB
-a picture; ours keeps 0.34), JPEG as it is. Freed memory is kept in our workers and in the main process, as in a run
-(`pillsnap/allocator.py`); the others' workers have started before that and are as their libraries leave them.
+a picture; ours keeps 0.34), JPEG as it is. Freed memory is kept in our workers, as in a run (`pillsnap/allocator.py`),
+and in the main process, which a run does not do and which only `device` feels; the others' workers have started before
+that and are as their libraries leave them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 glibc gives large blocks back to the system as soon as they are freed, and those at the end of its heap; the next batch
 then pays for every page again: normalising 16 pictures of 384 px takes 33 ms so and 2.6 ms with the memory kept,
-decoding a PNG of 976x1280 16.8 and 10.7 ms. Loader workers and the training process keep theirs. Where arrays lie then
+decoding a PNG of 976x1280 16.8 and 10.7 ms. Loader workers keep theirs. Where arrays lie then
 depends less on who allocated first, which between equal contenders of a benchmark made 5 % of difference.
 
 The price is memory: a process stays at its peak and a part above it, for blocks of many sizes do not fit together

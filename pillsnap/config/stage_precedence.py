@@ -13,6 +13,8 @@ from pillsnap.config.yaml_text import Setting
 KEEP = "train.stage_overrides.keep"
 STAGE = "data.progressive_validation.current_stage"
 CHANNELS_LAST = ("optimization.channels_last", "train.classification.channels_last")
+NUM_WORKERS = "dataloader.num_workers"
+AUTOTUNE = "dataloader.autotune_workers"
 TORCH_COMPILE = "optimization.torch_compile"
 HEADROOM = "train.auto_batch_vram_headroom"
 AUTO_BATCH_MAX = {
@@ -25,7 +27,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "batch_size_override": ("train.batch_size",),
     "compile_mode": (TORCH_COMPILE,),
     "memory_format": CHANNELS_LAST,
-    "num_workers_override": ("dataloader.num_workers",),
+    "num_workers_override": (NUM_WORKERS,),
 }
 # What the general rules for small and for large stages change; they stand in no file and count as the outermost one's.
 GENERAL = {TORCH_COMPILE, *CHANNELS_LAST, HEADROOM, *AUTO_BATCH_MAX.values()}
@@ -42,6 +44,8 @@ def settle_stage_overrides(values: dict[str, Any], settings: dict[str, Setting])
         return
     outermost = min(setting.place.layer for setting in settings.values())
     rivals = dict.fromkeys(GENERAL, outermost)
+    if AUTOTUNE in settings:
+        rivals[NUM_WORKERS] = settings[AUTOTUNE].place.layer  # whoever sets the number in a later place means it
     for name, keys in TARGETS.items():
         key = f"train.stage_overrides.stage_{values[STAGE]}.{name}"
         if values.get(key) is not None:

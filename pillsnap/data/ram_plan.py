@@ -257,4 +257,5 @@ def _cached_files(stat: Path) -> int:
         fields = dict(line.split() for line in stat.read_text(encoding="ascii").splitlines())
     except OSError:
         return 0
-    return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
+    # Active files too: a store's file that was read twice is active, and is given back all the same.
+    return sum(int(fields.get(f"total_{name}", fields.get(name, 0))) for name in ("inactive_file", "active_file"))

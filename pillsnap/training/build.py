@@ -113,6 +113,10 @@ def _classification_task(
             "class map": meta.class_map.digest,
             "model.image_size": cfg.model.image_size,
             "resizer": spec.resizer,
+            # They decide which samples an epoch has, in which order: a position in it would mean others.
+            "data.classification.sampling": cfg.data.classification.sampling,
+            "data.classification.combo_share": cfg.data.classification.combo_share,
+            "data.classification.combo_crops": cfg.data.classification.combo_crops,
             "model.global_pool": cfg.model.global_pool,
             "model.output_stride": cfg.model.output_stride,
             **_shared_identity(cfg, loaders),
@@ -145,7 +149,11 @@ def _detection_task(
 
 def _shared_identity(cfg: DictConfig, loaders: TwoStageLoaders) -> dict[str, Any]:
     # With another seed or split, a position inside an epoch means other samples, and test pictures may have trained.
-    return {"train.seed": cfg.train.seed, "data split": loaders.meta.data.digest()}
+    return {
+        "train.seed": cfg.train.seed,
+        "data split": loaders.meta.data.digest(),
+        "dataloader.drop_last": cfg.dataloader.drop_last,
+    }
 
 
 def _optimized(

@@ -5,6 +5,7 @@ A step then finds its samples on the device, whatever the host is doing. A CPU n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -38,8 +39,9 @@ class DeviceFeed:
         """Feed `device`, a GPU, from `batches` in page-locked memory."""
         self._batches = batches
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _copy_stream(device)
         self._ahead: _Staged | None = None
+        self._is_staging = True
 
     def __iter__(self) -> DeviceFeed:
         """Return itself."""
@@ -58,13 +60,25 @@ class DeviceFeed:
         return current.batch
 
     def _stage(self, batch: Fetched) -> _Staged:
-        if isinstance(batch, list) or batch.images_BCHW.nbytes > MAX_STAGED_BYTES:
+        if isinstance(batch, list) or not self._is_staging or batch.images_BCHW.nbytes > MAX_STAGED_BYTES:
             return _Staged(batch, None)
-        with torch.cuda.stream(self._stream):
-            copied = batch.to(self._device)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                copied = batch.to(self._device)
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                event.record(self._stream)
+        except torch.OutOfMemoryError:
+            # Not the loader's fault, and no step's: slices are copied from the host as if there were no feed.
+            self._is_staging = False
+            return _Staged(batch, None)
         return _Staged(copied, event)
+
+
+@functools.cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the one stream of a device for copies: memory cached for one stream is not used again by another."""
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
 
 
 def feed(batches: Iterator[Fetched], device: torch.device) -> Iterator[Fetched]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 from pillsnap.data.loaders import Loader, TwoStageLoaders
-from pillsnap.data.ram_plan import WORKER_BYTES, LoaderDemand, RamDemand, RamPlan, measure_machine, require_fit
+from pillsnap.data.ram_plan import LoaderDemand, RamDemand, RamPlan, measure_machine, plan_ram, require_fit
 from pillsnap.data.samplers import OrderedSampler, StepSampler
 
-WORKER_OWN_BYTES = 100_000_000  # what a worker was seen to need beside what it takes over from the training process
+WORKER_BYTES = 300_000_000
+"""Of one worker. Forked workers share their parent's memory; of their own a detector's was seen to have 61 MB and a
+classifier's 18 MB after some epochs, which grows as they come to write to what they share. D-2.1 allows 1 GB."""
 CHANNELS = 3
 
 
-def plan_memory(loaders: TwoStageLoaders, image_sizes: dict[str, int]) -> RamPlan:
+def plan_memory(
+    loaders: TwoStageLoaders, image_sizes: dict[str, int], candidates: Sequence[int] = ()
+) -> tuple[RamPlan, list[int]]:
     """Plan the memory of a run and log the table.
 
     The workers of both training loaders live through the run; those of validation join them, one loader at a time.
@@ -21,10 +25,21 @@ def plan_memory(loaders: TwoStageLoaders, image_sizes: dict[str, int]) -> RamPla
     Args:
         loaders: The run's loaders.
         image_sizes: Side of each task's input in pixels, by its name.
+        candidates: Numbers of workers that are still to be chosen from, ascending; none: the loaders' own number.
+
+    Returns:
+        The plan, with the smallest candidate where there are some, and the candidates that fit.
 
     Raises:
         ConfigError: It does not fit; names the settings that would.
     """
+    demand, machine = demand_of(loaders, image_sizes), measure_machine()
+    fitting = [number for number in candidates if plan_ram(machine, _with_workers(demand, number)).free >= 0]
+    return require_fit(machine, _with_workers(demand, candidates[0]) if candidates else demand), fitting
+
+
+def demand_of(loaders: TwoStageLoaders, image_sizes: dict[str, int]) -> RamDemand:
+    """Return what the loaders of a run ask for; see `plan_memory`."""
     training = [
         _demand(loader, image_sizes[task])
         for task, loader in (("classification", loaders.cls_train), ("detection", loaders.det_train))
@@ -37,21 +52,17 @@ def plan_memory(loaders: TwoStageLoaders, image_sizes: dict[str, int]) -> RamPla
     ]
     largest = max(validation, key=lambda demand: demand.batch_bytes * demand.num_workers, default=None)
     stores = loaders.meta.stores
-    demand = RamDemand(
+    return RamDemand(
         hotset_images=stores.hotset_images(),
         hotset_bytes=stores.hotset_bytes,
         loaders=[*training, *([] if largest is None else [largest])],
         labels_bytes=loaders.meta.data.records.table.nbytes,
-        worker_bytes=min(WORKER_BYTES, own_memory() + WORKER_OWN_BYTES),
+        worker_bytes=WORKER_BYTES,
     )
-    return require_fit(measure_machine(), demand)
 
 
-def own_memory() -> int:
-    """Return the bytes of this process that a forked worker can come to copy: its resident anonymous memory."""
-    status = Path(f"/proc/{os.getpid()}/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-    return int(line.split()[1]) * 1024
+def _with_workers(demand: RamDemand, num_workers: int) -> RamDemand:
+    return replace(demand, loaders=[replace(loader, num_workers=num_workers) for loader in demand.loaders])
 
 
 def _demand(loader: Loader, size_px: int) -> LoaderDemand:

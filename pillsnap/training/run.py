@@ -15,6 +15,7 @@ from torch import nn
 
 from pillsnap.config.loading import config_snapshot
 from pillsnap.config.stage_overrides import apply_stage_settings
+from pillsnap.cores import usable_cores
 from pillsnap.data.damage import Damage
 from pillsnap.data.leakage import check_leakage
 from pillsnap.data.loaders import LOG_FILE, TwoStageLoaders, build_loaders
@@ -48,7 +49,7 @@ from pillsnap.training.time_cap import (
     stage_key,
 )
 from pillsnap.training.watchdog import StallWatchdog
-from pillsnap.training.worker_tuning import with_tuned_workers
+from pillsnap.training.worker_tuning import candidates_of, with_tuned_workers
 
 logger = logging.getLogger("pillsnap")
 
@@ -204,22 +205,24 @@ class Run:
         """Return the loaders, with the number of workers that was found to be the fastest (WRK-1)."""
         loaders = build_loaders(self.data, self.cfg, spec)
         self.stores = loaders.meta.stores
-        plan = self._plan_memory(loaders)
+        plan, candidates = self._plan_memory(loaders, candidates_of(self.cfg))
         options = self.cfg.dataloader
-        self.stores.preload(options.ram_optimization.preload_samples, options.num_workers)
+        num_processes = min(options.num_workers, usable_cores())
+        self.stores.preload(options.ram_optimization.preload_samples, num_processes)
+        context.stop.check()
         build = functools.partial(build_loaders, self.data, spec=spec, stores=loaders.meta.stores)
-        cfg = with_tuned_workers(self.cfg, loaders, build, context)
+        cfg = with_tuned_workers(self.cfg, loaders, build, context, candidates)
         if cfg is not self.cfg:
             self.cfg, loaders = cfg, build(cfg)
-            plan = self._plan_memory(loaders)
+            plan, _ = self._plan_memory(loaders, [])
         self.experiment.facts["memory_plan"] = plan.to_dict()
         return loaders
 
-    def _plan_memory(self, loaders: TwoStageLoaders) -> RamPlan:
+    def _plan_memory(self, loaders: TwoStageLoaders, candidates: list[int]) -> tuple[RamPlan, list[int]]:
         sizes: dict[str, int] = {CLASSIFICATION: self.cfg.model.image_size, DETECTION: self.cfg.detection.image_size}
         if loaders.meta.classifier_input is not None:
             sizes[CLASSIFICATION] = loaders.meta.classifier_input.size_px
-        return plan_memory(loaders, sizes)
+        return plan_memory(loaders, sizes, candidates)
 
     def _models(self) -> tuple[dict[str, nn.Module], ClassifierInput | None]:
         models: dict[str, nn.Module] = {}

@@ -8,12 +8,13 @@ decoded pixels, that an earlier one has brought there. A training set too small 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pillsnap.config.loading import config_snapshot
+from pillsnap.config.stage_precedence import NUM_WORKERS
 from pillsnap.cores import usable_cores
 from pillsnap.data.loaders import Loader, TwoStageLoaders
 from pillsnap.data.samplers import StepSampler
@@ -27,7 +28,11 @@ WARMUP, STEPS = 30, 100  # WRK-1
 
 
 def with_tuned_workers(
-    cfg: DictConfig, loaders: TwoStageLoaders, build: Callable[[DictConfig], TwoStageLoaders], context: RunContext
+    cfg: DictConfig,
+    loaders: TwoStageLoaders,
+    build: Callable[[DictConfig], TwoStageLoaders],
+    context: RunContext,
+    candidates: Sequence[int],
 ) -> DictConfig:
     """Return the configuration with the number of workers that delivers fastest, where that is to be found out.
 
@@ -36,17 +41,16 @@ def with_tuned_workers(
         loaders: The loaders `cfg` gives; not started.
         build: Gives the loaders of another configuration over the same data and stores.
         context: Told of the measurements and the choice.
+        candidates: From `candidates_of`, those whose workers fit into memory.
 
     Returns:
         `cfg` itself where the number stays.
     """
     configured = int(cfg.dataloader.num_workers)
-    reason = why_not_to_tune(cfg)
-    if reason is not None:
-        logger.info("[workers] %d workers a loader: %s", configured, reason)
+    if not candidates:
+        logger.info("[workers] %d workers a loader: %s", configured, why_not_to_tune(cfg))
         context.tb.add_scalar("perf/num_workers", configured, 0)
         return cfg
-    candidates = usable_candidates(list(cfg.dataloader.autotune_candidates), usable_cores())
     num_passes = len(candidates)
     passes = iter(range(num_passes + 1))
 
@@ -67,6 +71,13 @@ def with_tuned_workers(
     return cfg if chosen == configured else with_workers(cfg, chosen)
 
 
+def candidates_of(cfg: DictConfig) -> list[int]:
+    """Return the numbers of workers to choose from, ascending; none where the number is used as configured."""
+    if why_not_to_tune(cfg) is not None:
+        return []
+    return sorted(usable_candidates(list(cfg.dataloader.autotune_candidates), usable_cores()))
+
+
 def why_not_to_tune(cfg: DictConfig) -> str | None:
     """Return why the number of workers is used as configured; None where it is to be measured."""
     stage = cfg.data.progressive_validation.current_stage
@@ -75,6 +86,8 @@ def why_not_to_tune(cfg: DictConfig) -> str | None:
         return "pictures are decoded in the training process, there is nothing to tune"
     if not cfg.dataloader.autotune_workers:
         return "dataloader.autotune_workers is off"
+    if NUM_WORKERS in cfg.train.stage_overrides.keep:
+        return f"{NUM_WORKERS} was set in a later place than dataloader.autotune_workers"
     if OmegaConf.select(cfg, override) is not None:
         return f"{override} sets the number"
     return None

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pillsnap.data.loaders import build_loaders
+from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.ram_plan import Machine, RamDemand, RamPlan, require_fit
+from pillsnap.data.twostage import load_data
 from pillsnap.errors import ConfigError
 from pillsnap.training import memory_plan
 from pillsnap.training.run import run_training
@@ -16,6 +19,8 @@ from tests.run.conftest import FinishedRun
 from tests.run.tiny import tiny_config
 
 CLASSIFIER = ("train.tasks=[classification]", "train.classification.auto_batch_tune=false")
+
+SPEC = ClassifierInput(size_px=32, mean=(0.5,) * 3, std=(0.5,) * 3, frame_fit="center")
 
 
 def _weights(exp_dir: Path) -> dict[str, torch.Tensor]:
@@ -76,4 +81,17 @@ def test_what_workers_and_batches_take_is_in_the_plan(
     training, validation = plans[0].loaders
     assert (training.num_workers, training.batch_bytes) == (1, 8 * 32 * 32 * 3)
     assert validation.num_workers == 1
-    assert 50e6 < plans[0].worker_bytes <= 1e9
+    assert plans[0].worker_bytes == memory_plan.WORKER_BYTES
+
+
+@pytest.mark.req("DAT-3", "WRK-1")
+def test_only_numbers_of_workers_that_fit_are_tried(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny_config(tmp_path / "exp", data_root, *CLASSIFIER, "dataloader.num_workers=2")
+    loaders = build_loaders(load_data(cfg), cfg, SPEC)
+    monkeypatch.setattr(memory_plan, "measure_machine", lambda: Machine(total=4_000_000_000, in_use=500_000_000))
+    plan, fitting = memory_plan.plan_memory(loaders, {"classification": 32}, [1, 2, 4, 8, 16])
+    loaders.meta.stores.close()
+    assert fitting == [1, 2, 4]  # training and validation have as many each
+    assert plan.workers == 2 * memory_plan.WORKER_BYTES
