@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pillsnap.config.loading import load_config
 from pillsnap.data.batches import ClassificationBatch
 from pillsnap.data.loaders import TwoStageLoaders, build_loaders
 from pillsnap.data.preprocess import ClassifierInput
@@ -19,9 +20,15 @@ from pillsnap.training import worker_tuning
 from pillsnap.training.build import build_classifier
 from pillsnap.training.checkpoint import load_ckpt
 from pillsnap.training.run import run_training
-from pillsnap.training.worker_tuning import TrainingTurns, training_loaders, why_not_to_tune, with_workers
+from pillsnap.training.worker_tuning import (
+    TrainingTurns,
+    candidates_of,
+    training_loaders,
+    why_not_to_tune,
+    with_workers,
+)
 from tests.run.conftest import FinishedRun
-from tests.run.tiny import tiny_config
+from tests.run.tiny import REPOSITORY, tiny_config
 
 pytestmark = pytest.mark.req("WRK-1", "UTL-12")
 TUNED = (
@@ -139,3 +146,13 @@ def test_a_run_tells_why_its_steps_wait_for_data(
     events = EventAccumulator(str(exp_dir / "tb"))
     events.Reload()
     assert all(0 < event.value < 1 for event in events.Scalars("perf/data_wait_share"))
+
+
+@pytest.mark.req("WRK-1", "CLI-1")
+def test_a_number_of_workers_on_the_command_line_is_not_measured_away() -> None:
+    asked = load_config(REPOSITORY / "config.yaml", ["dataloader.num_workers=12"])
+    assert candidates_of(asked) == []
+    assert "was set in a later place" in (why_not_to_tune(asked) or "")
+    both = load_config(REPOSITORY / "config.yaml", ["dataloader.num_workers=12", "dataloader.autotune_workers=true"])
+    assert candidates_of(both)
+    assert candidates_of(load_config(REPOSITORY / "config.yaml", []))
