@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pillsnap.data.images import RgbImage
 from pillsnap.data.store.choose import GB, MS, Decision, Measured, decide
 from pillsnap.data.store.codec import decode, encode
 from pillsnap.data.store.layout import StoreLayout, StoreOptions, hash_order
+from pillsnap.data.store.room import room_in
 from pillsnap.data.store.slab_folder import file_stem
 from pillsnap.errors import BrokenImageError
 from pillsnap.fastzlib import crc32
@@ -38,6 +38,7 @@ def choose_store(
     cache_dir: Path | None,
     *,
     name: str,
+    promised: int = 0,
 ) -> StoreOptions:
     """Measure, decide, and log every way with its figures.
 
@@ -47,6 +48,7 @@ def choose_store(
         free_ram: Bytes the store may use, by the RAM plan.
         cache_dir: As for `open_store`.
         name: As for `open_store`; what lies there for it already counts as room.
+        promised: As for `open_store`.
 
     Returns:
         Options without `auto`; nothing is kept when no sample can be decoded.
@@ -55,7 +57,7 @@ def choose_store(
     if not samples:
         logger.warning("cache_policy auto: none of the pictures tried can be decoded; nothing is kept")
         return StoreOptions(cache_policy="none")
-    free_disk, disk_bytes_per_s = _disk(layout, samples, cache_dir, name)
+    free_disk, disk_bytes_per_s = _disk(layout, samples, cache_dir, name, promised)
     packed, pack_s = _timed(lambda image: encode(image, "lossless"), samples)
     pairs = list(zip(packed, samples, strict=True))
     _, unpack_s = _timed(lambda pair: decode(pair[0], pair[1].shape[:2], "lossless"), pairs)
@@ -126,7 +128,9 @@ def _timed(call: Callable[[Argument], Result], arguments: Sequence[Argument]) ->
     return results, statistics.median(seconds)
 
 
-def _disk(layout: StoreLayout, samples: list[RgbImage], cache_dir: Path | None, name: str) -> tuple[int, float]:
+def _disk(
+    layout: StoreLayout, samples: list[RgbImage], cache_dir: Path | None, name: str, promised: int
+) -> tuple[int, float]:
     """Return the room in the cache folder and how fast its disk reads; no room where it cannot be written to."""
     if cache_dir is None:
         return 0, NO_DISK_BYTES_PER_S
@@ -135,7 +139,7 @@ def _disk(layout: StoreLayout, samples: list[RgbImage], cache_dir: Path | None, 
         speed = _read_speed(samples, cache_dir)
         stem = file_stem(name, layout.identity)
         own = sum(path.stat().st_blocks * 512 for path in cache_dir.rglob("*") if path.is_file() and stem in str(path))
-        return shutil.disk_usage(cache_dir).free + own, speed
+        return max(room_in(cache_dir) - promised, 0) + own, speed
     except OSError as error:
         logger.warning("cache_policy auto: %s cannot be used: %s", cache_dir, error.strerror or error)
         return 0, NO_DISK_BYTES_PER_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pillsnap.data.store.cache_lock import CacheLock, take_lock
 from pillsnap.data.store.layout import ANY_STAMP, StoreLayout, StoreOptions, hash_order
 from pillsnap.data.store.ledger import Ledger, ledger_bytes, map_ledger
 from pillsnap.data.store.lmdb_tier import ABSENT, NO_PLACE, LmdbTier, prepare_lmdb
+from pillsnap.data.store.room import GB, planned_bytes, require_room, say_full, warn_of_little_room
 from pillsnap.data.store.shared import SharedMemory
 from pillsnap.data.store.slab import MAX_CAPACITY, RECORD, plan_records
 from pillsnap.data.store.slab_file import SlabFile
@@ -24,8 +26,6 @@ from pillsnap.data.store.tiers import PixelStore, Tiers
 from pillsnap.errors import PillError
 
 logger = logging.getLogger("pillsnap")
-
-GB = 1e9
 
 
 @dataclass
@@ -36,9 +36,12 @@ class _Disk:
     files: list[SlabFile] = field(default_factory=list)
     lmdb_path: Path | None = None
     lock: CacheLock | None = None
+    is_full: bool = False
 
 
-def open_store(layout: StoreLayout, options: StoreOptions, cache_dir: Path | None, *, name: str) -> PixelStore:
+def open_store(
+    layout: StoreLayout, options: StoreOptions, cache_dir: Path | None, *, name: str, promised: int = 0
+) -> PixelStore:
     """Open the store of `layout`, with everything that an earlier run kept for it.
 
     Only one run may write to a name's files at a time; another one reads what is there, keeps the rest in its own RAM,
@@ -50,6 +53,7 @@ def open_store(layout: StoreLayout, options: StoreOptions, cache_dir: Path | Non
         cache_dir: Where its files lie; None for RAM only.
         name: Which store of the folder this is: its purpose and a digest of the data root. Files of the same name and
             another identity are deleted.
+        promised: Bytes of the disk that other stores of the run will still take.
 
     Returns:
         The store; it keeps nothing when no tier can be had, which is logged.
@@ -86,10 +90,14 @@ def open_store(layout: StoreLayout, options: StoreOptions, cache_dir: Path | Non
         num_ram_slots=len(in_ram),
         files=disk.files,
         lmdb=tier,
-        is_writable=disk.lock is not None,
+        folder=cache_dir if disk.lock is not None else None,
     )
     store = PixelStore(tiers, disk.lock)
     _say(store, name, layout, in_ram)
+    if tiers.folder is not None and not disk.is_full:
+        needed = planned_bytes(layout, options) - store.counts().disk_bytes
+        with suppress(OSError):
+            warn_of_little_room(name, tiers.folder, needed, promised)
     return store
 
 
@@ -101,7 +109,7 @@ def _no_tiers(layout: StoreLayout) -> Tiers:
         num_ram_slots=0,
         files=[],
         lmdb=None,
-        is_writable=False,
+        folder=None,
     )
 
 
@@ -112,6 +120,8 @@ def _fill(ledger: Ledger, layout: StoreLayout, in_ram: NDArray[np.int64], disk: 
     ledger.ram_slots[:] = -1
     ledger.ram_slots[in_ram] = np.arange(len(in_ram))
     ledger.disk_places[:] = disk.places
+    if disk.is_full:
+        ledger.note_full_disk()
 
 
 def _open_disk(
@@ -124,10 +134,12 @@ def _open_disk(
     is_writable = disk.lock is not None
     if is_writable:
         _tidy(cache_dir, name, layout.identity)
+        disk.is_full = _is_full(cache_dir)
     if options.use_lmdb:
         disk.lmdb_path = cache_dir / f"{file_stem(name, layout.identity)}.lmdb" if is_writable else None
         return disk
     wanted = layout.kept if options.cache_policy == "mmap" else in_ram
+    wanted = wanted[:0] if disk.is_full else wanted
     if not cache_dir.is_dir():
         return disk
     try:
@@ -137,6 +149,15 @@ def _open_disk(
         found = open_slab_files(cache_dir, name, layout, wanted[:0], is_writable=is_writable)
     disk.files, disk.places = found.files, found.places
     return disk
+
+
+def _is_full(cache_dir: Path) -> bool:
+    try:
+        require_room(cache_dir)
+    except OSError as error:
+        say_full(error)
+        return True
+    return False
 
 
 def _lock(cache_dir: Path, name: str) -> CacheLock | None:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lmdb
@@ -21,6 +22,7 @@ from pillsnap.data.store.codec import psnr_db
 from pillsnap.data.store.layout import CHANNELS, DamagedEntryError, Kept, Stamp, StoreCounts
 from pillsnap.data.store.ledger import Ledger, map_ledger
 from pillsnap.data.store.lmdb_tier import ABSENT, NO_PLACE, PRESENT, LmdbTier, lmdb_bytes
+from pillsnap.data.store.room import CHECK_BYTES, require_room, say_full
 from pillsnap.data.store.shared import SharedMemory
 from pillsnap.data.store.slab import MAX_SIDE_PX, RECORD, Slab
 from pillsnap.data.store.slab_file import SlabFile
@@ -45,8 +47,13 @@ class Tiers:
     num_ram_slots: int
     files: Sequence[SlabFile]
     lmdb: LmdbTier | None
-    is_writable: bool
-    """Whether this run may write to the cache folder."""
+    folder: Path | None
+    """The cache folder, where this run may write to it."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether this run may write to the cache folder."""
+        return self.folder is not None
 
 
 class PixelStore:
@@ -59,6 +66,7 @@ class PixelStore:
         self._ledger: Ledger | None = None
         self._ram: Slab | None = None
         self._is_off = False
+        self._unlooked_bytes = 0
 
     def read(self, entry: int) -> RgbImage | None:
         """Return an entry's pixels, uint8 (h, w, 3), compared with their checksum; a copy of the caller's own.
@@ -291,10 +299,12 @@ class PixelStore:
         try:
             if self._tiers.lmdb is not None:
                 is_new = packed is not None and bool(ledger.lmdb.states[entry] == ABSENT)
+                self._look_at_room(len(packed or b"") if is_new else 0)
                 return is_new and self._tiers.lmdb.write(entry, packed or b"", ledger.lmdb)
             place = int(ledger.disk_places[entry])
             if place == NOWHERE:
                 return False
+            self._look_at_room(kept.pixels.nbytes)
             slab = self._tiers.files[place >> SLOT_BITS].slab()
             return slab.write(place & SLOT_MASK, int(ledger.lmdb.keys[entry]), kept, checksum)
         except DISK_ERRORS as error:
@@ -303,11 +313,18 @@ class PixelStore:
 
     def _stop_writing(self, ledger: Ledger, error: Exception) -> None:
         if ledger.note_full_disk():
-            logger.warning(
-                "the pixel store takes no more pictures: %s. The run goes on and decodes the others each time; make "
-                "room in paths.cache_dir and start again to have them kept.",
-                error,
-            )
+            say_full(error)
+
+    def _look_at_room(self, num_bytes: int) -> None:
+        """Look every so many bytes whether `num_bytes` more may be written.
+
+        Raises:
+            OSError: The disk has its reserve left only.
+        """
+        self._unlooked_bytes += num_bytes
+        if self._unlooked_bytes >= CHECK_BYTES and self._tiers.folder is not None:
+            self._unlooked_bytes = 0
+            require_room(self._tiers.folder)
 
     def _held_on_disk(self, ledger: Ledger) -> tuple[int, int]:
         """Return the entries that lie in the slab files, and the bytes these take of the disk."""

@@ -106,8 +106,7 @@ def test_a_folder_that_cannot_be_used_is_no_folder(tmp_path: Path, caplog: pytes
 
 def test_what_the_store_holds_already_counts_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path, StoreOptions(cache_policy="mmap"))
-    full = type("Usage", (), {"free": 0})
-    monkeypatch.setattr("shutil.disk_usage", lambda _: full)
+    monkeypatch.setattr("pillsnap.data.store.measure.room_in", lambda _: -5)
     options = choose_store(layout(), _slow, 0, tmp_path, name=NAME)
     assert options == StoreOptions(cache_policy="mmap")
 
@@ -140,3 +139,10 @@ def test_the_figures_are_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> None
     choose_store(layout(), _slow, GB, None, name=NAME)
     assert seen[0].entry_bytes == pytest.approx(np.mean([picture(entry).nbytes for entry in range(40)]), rel=0.05)
     assert 0.002 <= seen[0].decode_s < 0.02
+
+
+def test_room_that_other_stores_were_promised_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pillsnap.data.store.measure.room_in", lambda _: GB)
+    assert choose_store(layout(), _slow, 0, tmp_path, name=NAME).cache_policy == "mmap"
+    options = choose_store(layout(), _slow, 0, tmp_path, name=NAME, promised=GB)
+    assert options == StoreOptions(cache_policy="none")
