@@ -75,7 +75,7 @@ class ClassificationDataset(Dataset[ClassificationSample | Broken], ABC):
         num_drawn = 0
         for epoch, position, turn in keys:
             row = int(self.items.rows[position])
-            sample_id = int(originals.records.table.column("sample_id")[row].as_py())
+            sample_id = originals.records.sample_id(row)
             try:
                 colour = self.draw((epoch, position, turn), sample_id, places[num_drawn])
             except BrokenImageError as error:
@@ -170,7 +170,7 @@ class DetectionPictures:
 
     def sample_id(self, position: int) -> int:
         """Return the id of a picture."""
-        return int(self.records.table.column("sample_id")[self.row(position)].as_py())
+        return self.records.sample_id(self.row(position))
 
     def broken(self, position: int, error: BrokenImageError) -> Broken:
         """Return what stands for a picture that cannot be decoded."""
