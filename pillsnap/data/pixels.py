@@ -88,7 +88,7 @@ class Parts(ABC):
 
     @abstractmethod
     def make(self, entry: int) -> tuple[RgbImage, Stamp]:
-        """Return an entry's pixels, made from the original whether or not the store has them, and that file's stamp.
+        """Return an entry's pixels, made from the original and kept if the store wants them, and that file's stamp.
 
         Raises:
             BrokenImageError: The picture cannot be decoded.

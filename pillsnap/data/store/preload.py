@@ -16,8 +16,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pillsnap.data.images import RgbImage
-from pillsnap.data.store.layout import Stamp
 from pillsnap.data.store.tiers import PixelStore
 from pillsnap.errors import BrokenImageError
 
@@ -25,8 +23,8 @@ logger = logging.getLogger("pillsnap")
 
 CHUNK_ENTRIES = 32
 
-Make = Callable[[int], tuple[RgbImage, Stamp]]
-"""Decodes the pixels of an entry, with the stamp of the original taken before; may raise `BrokenImageError`."""
+Make = Callable[[int], object]
+"""Decodes an entry and writes it to the store; may raise `BrokenImageError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ def preload(store: PixelStore, entries: Iterable[int], make: Make, num_processes
     Args:
         store: Where to.
         entries: Which ones; the first of `hash_order` are those that the hot set keeps.
-        make: Decodes one. With processes it must survive the way into them (pickling, unless they are forked).
+        make: Decodes and keeps one. With processes it must survive the way into them (pickled, unless they are forked).
         num_processes: How many decode at once; 0 does it in this process.
     """
     start = time.perf_counter()
@@ -76,11 +74,10 @@ def _fill(store: PixelStore, make: Make, entries: NDArray[np.int64]) -> tuple[in
             present += 1
             continue
         try:
-            pixels, stamp = make(entry)
+            make(entry)
         except BrokenImageError:
             broken += 1
             continue
-        store.write(entry, pixels, stamp)
         written += 1
     store.flush()
     return written, present, broken

@@ -25,7 +25,7 @@ from pillsnap.data.pixels import DetectorParts, EvaluationParts, Parts, part_key
 from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.records import Picture, Records
 from pillsnap.data.samplers import StepSampler
-from pillsnap.data.store.layout import StoreOptions
+from pillsnap.data.store.layout import StoreOptions, hash_order
 from pillsnap.data.stores import Stores
 from pillsnap.data.training_parts import TrainingParts
 
@@ -259,3 +259,18 @@ def test_parts_fit_the_places_planned_for_them(
     layout = parts.layout()
     for entry in layout.kept[::7].tolist():
         assert parts.make(entry)[0].nbytes <= layout.capacity[entry]
+
+
+@pytest.mark.req("DAT-3")
+def test_what_is_decoded_before_the_first_step_is_packed_once(records: Records, root: Path, tmp_path: Path) -> None:
+    jpeg = StoreOptions(cache_policy="none", use_lmdb=True, lmdb_codec="jpeg")
+    preloaded, read = _detector(records, root), _detector(records, root)
+    first, second = Stores(jpeg, tmp_path / "first"), Stores(jpeg, tmp_path / "second")
+    first.open("photographs-train", preloaded)
+    first.preload(20, 0)
+    second.open("photographs-train", read)
+    assert first.counts()["photographs-train"]["written"] == 20
+    for entry in hash_order(read.layout())[:20].tolist():
+        assert np.array_equal(preloaded.pixels(entry), read.pixels(entry))
+    first.close()
+    second.close()
