@@ -22,11 +22,11 @@ from pillsnap.data.batches import LoadStats
 from pillsnap.data.images import RgbImage
 from pillsnap.data.items import ClassificationItems, IntArray
 from pillsnap.data.originals import Original, Originals
-from pillsnap.data.preprocess import RESIZER, ClassifierInput, box_view, frame_view, resize_longer_side
+from pillsnap.data.preprocess import RESIZER, ClassifierInput, box_view, frame_view, resized
 from pillsnap.data.store.layout import Stamp, StoreLayout
 from pillsnap.data.store.tiers import PixelStore
 
-RECIPE = 1  # raised whenever the same file would give other pixels
+RECIPE = 2  # raised whenever the same file would give other pixels
 CHANNELS = 3
 FRAME_PART = 0  # of a picture; the part of box n is n + 1
 
@@ -169,9 +169,7 @@ class DetectorParts(Parts):
 
     def layout(self) -> StoreLayout:
         """Return the places that the photographs need in a store."""
-        sizes_wh = self.originals.sizes_wh(self.rows)
-        scale = self.size_px / np.maximum(sizes_wh.max(1), 1)
-        fitted = np.maximum(np.rint(sizes_wh * scale[:, None]), 1).astype(np.int64)
+        fitted = self._fitted_wh(self.originals.sizes_wh(self.rows))
         sample_ids = self.originals.sample_ids(self.rows)
         keys = part_keys(sample_ids, np.full(len(self.rows), FRAME_PART))
         what = ["photographs", self.size_px, self.is_training]
@@ -192,10 +190,18 @@ class DetectorParts(Parts):
 
     def make(self, entry: int) -> tuple[RgbImage, Stamp]:
         """Return a photograph at input size, made from the original, and the file's stamp."""
-        with self.making(int(self.rows[entry])) as original:
+        row = int(self.rows[entry])
+        # Of the table's size: the proportions of a reduced picture are a little off.
+        width, height = self._fitted_wh(np.array([self.originals.size_wh(row)]))[0].tolist()
+        with self.making(row) as original:
             image = original.reduced(self.size_px) if self.is_training else original.full()
-            pixels = resize_longer_side(image, self.size_px)
+            pixels = resized(image, (width, height))
             return self.keep(entry, pixels, original.stamp), original.stamp
+
+    def _fitted_wh(self, sizes_wh: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sizes of photographs fitted to the input as `resize_longer_side` does, (N, 2)."""
+        scale = self.size_px / np.maximum(sizes_wh.max(1), 1)
+        return np.asarray(np.maximum(np.rint(sizes_wh * scale[:, None]), 1), np.int64)
 
 
 def part_keys(sample_ids: NDArray[np.uint64], parts: IntArray) -> NDArray[np.uint64]:

@@ -22,7 +22,7 @@ from pillsnap.data.items import classification_items
 from pillsnap.data.levels import LevelSizes
 from pillsnap.data.originals import Originals
 from pillsnap.data.pixels import DetectorParts, EvaluationParts, Parts, part_keys
-from pillsnap.data.preprocess import ClassifierInput
+from pillsnap.data.preprocess import ClassifierInput, resize_longer_side
 from pillsnap.data.records import Picture, Records
 from pillsnap.data.samplers import StepSampler
 from pillsnap.data.store.layout import StoreOptions, hash_order
@@ -274,3 +274,31 @@ def test_what_is_decoded_before_the_first_step_is_packed_once(records: Records, 
         assert np.array_equal(preloaded.pixels(entry), read.pixels(entry))
     first.close()
     second.close()
+
+
+@pytest.fixture(scope="module")
+def odd_sizes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Records, Path]:
+    """JPEG photographs of sizes that no reduction divides, in the scales 1/1 to 1/8 of an input of 64."""
+    root, pictures = tmp_path_factory.mktemp("odd"), []
+    for index, (width, height) in enumerate(np.random.default_rng(0).integers(30, 700, (63, 2)).tolist()):
+        name = f"{index:02d}.jpg"
+        _draw(root / name, index, (width, height))
+        pictures.append(
+            Picture(
+                image_path=name, task="single", code="c0", group=name, source="yolo", part="", width=width,
+                height=height, boxes_xyxy=[(1.0, 1.0, 20.0, 20.0)], box_codes=["c0"],
+            )
+        )  # fmt: skip
+    return Records.from_pictures(pictures), root
+
+
+@pytest.mark.parametrize("is_training", [True, False], ids=["training", "validation"])
+def test_photographs_of_odd_sizes_fill_their_places(odd_sizes: tuple[Records, Path], is_training: bool) -> None:
+    parts = DetectorParts(Originals(*odd_sizes), np.arange(63), 64, is_training=is_training)
+    assert [parts.make(entry)[0].nbytes for entry in range(63)] == parts.layout().capacity.tolist()
+
+
+def test_photographs_that_are_judged_are_resized_as_everywhere_else(odd_sizes: tuple[Records, Path]) -> None:
+    parts = DetectorParts(Originals(*odd_sizes), np.arange(63), 64, is_training=False)
+    for row in range(63):
+        assert np.array_equal(parts.make(row)[0], resize_longer_side(parts.originals.open(row).full(), 64))
