@@ -112,7 +112,7 @@ class StoreCounts:
     stale: int = 0
     """Entries whose original has changed since; likewise."""
     left_out: int = 0
-    """Writes that found no room: too large for their place, or the disk was full."""
+    """Writes of entries that have a place but found no room: too large for it, or the disk was full."""
     is_disk_full: bool = False
     """Whether writing to the cache folder has ended early; `True` for any reason that ends it."""
     jpeg_psnr_mean_db: float | None = None

@@ -101,7 +101,7 @@ class PixelStore:
         return self._disk_wants(ledger, entry)
 
     def write(self, entry: int, pixels: RgbImage, stamp: Stamp) -> RgbImage:
-        """Keep an entry in every tier that has a place for it.
+        """Keep an entry in every tier that has a place for it; one without any costs nothing.
 
         A kill while this runs leaves the entry whole or absent. What does not fit its place or the disk is left out and
         counted.
@@ -122,7 +122,7 @@ class PixelStore:
                 f"A store got {pixels.dtype} of shape {pixels.shape}; wanted uint8 (h, w, 3). Give it RGB pixels."
             )
         ledger = self._opened()
-        if ledger is None:
+        if ledger is None or not self._has_place(ledger, entry):
             return pixels
         kept = Kept(np.ascontiguousarray(pixels), stamp)
         ledger.stamps[entry] = stamp
@@ -130,7 +130,8 @@ class PixelStore:
         tier = self._tiers.lmdb
         if tier is not None and (tier.codec == "jpeg" or self._disk_wants(ledger, entry)):
             packed, kept = self._packed(tier, ledger, entry, kept)
-        checksum = crc32(kept.pixels)
+        takes_pixels = ledger.ram_slots[entry] >= 0 or (tier is None and not ledger.is_disk_full)
+        checksum = crc32(kept.pixels) if takes_pixels else 0
         is_kept = self._write_ram(ledger, entry, kept, checksum)
         is_kept |= self._write_disk(ledger, entry, kept, checksum, packed)
         ledger.count("written" if is_kept else "left_out")
@@ -258,6 +259,13 @@ class PixelStore:
             with suppress(OSError):
                 self._tiers.files[place >> SLOT_BITS].slab().erase(place & SLOT_MASK)
 
+    def _has_place(self, ledger: Ledger, entry: int) -> bool:
+        if ledger.ram_slots[entry] >= 0:
+            return True
+        if self._tiers.lmdb is not None:
+            return bool(ledger.lmdb.states[entry] != NO_PLACE)
+        return self._tiers.is_writable and bool(ledger.disk_places[entry] != NOWHERE)
+
     def _disk_wants(self, ledger: Ledger, entry: int) -> bool:
         if not self._tiers.is_writable or ledger.is_disk_full:
             return False
@@ -294,13 +302,16 @@ class PixelStore:
             )
 
     def _write_disk(self, ledger: Ledger, entry: int, kept: Kept, checksum: int, packed: bytes | None) -> bool:
+        if self._tiers.lmdb is not None and ledger.lmdb.states[entry] == PRESENT:
+            return True  # another process was faster
         if not self._tiers.is_writable or ledger.is_disk_full:
             return False
         try:
             if self._tiers.lmdb is not None:
-                is_new = packed is not None and bool(ledger.lmdb.states[entry] == ABSENT)
-                self._look_at_room(len(packed or b"") if is_new else 0)
-                return is_new and self._tiers.lmdb.write(entry, packed or b"", ledger.lmdb)
+                if packed is None or ledger.lmdb.states[entry] != ABSENT:
+                    return False
+                self._look_at_room(len(packed))
+                return self._tiers.lmdb.write(entry, packed, ledger.lmdb)
             place = int(ledger.disk_places[entry])
             if place == NOWHERE:
                 return False

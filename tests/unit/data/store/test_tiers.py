@@ -70,7 +70,7 @@ def test_a_hot_set_keeps_the_first_entries_in_hash_order(tmp_path: Path) -> None
     expected = set(range(40)) - set(hash_order(layout())[:10].tolist())
     assert set(missing(store)) == expected
     counts = store.counts()
-    assert (counts.entries, counts.in_ram, counts.on_disk, counts.written, counts.left_out) == (10, 10, 10, 10, 30)
+    assert (counts.entries, counts.in_ram, counts.on_disk, counts.written, counts.left_out) == (10, 10, 10, 10, 0)
 
 
 def test_lmdb_keeps_what_the_hot_set_has_no_place_for(tmp_path: Path) -> None:
@@ -123,6 +123,37 @@ def test_pixels_that_are_read_belong_to_the_reader(tmp_path: Path, options: Stor
     assert found is not None
     found[:] = 0
     assert missing(store) == []
+
+
+@every
+def test_an_entry_without_room_is_not_looked_at(
+    tmp_path: Path, options: StoreOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = layout()
+    entries.capacity[3] = 0
+    store = opened(tmp_path, options, entries)
+    monkeypatch.setattr("pillsnap.data.store.tiers.crc32", None)
+    pixels = picture(3)
+    assert store.write(3, pixels, STAMP) is pixels
+    assert store.counts().left_out == 0
+
+
+@every
+def test_an_entry_that_is_there_already_is_not_left_out(tmp_path: Path, options: StoreOptions) -> None:
+    store = opened(tmp_path, options)
+    fill(store)
+    fill(store)
+    assert store.counts().left_out == 0
+
+
+def test_jpeg_gives_the_same_pixels_when_the_disk_takes_no_more(tmp_path: Path) -> None:
+    store = opened(tmp_path, JPEG, layout(4, side_px=64))
+    before = store.write(0, picture(0, 64), STAMP)
+    store.flush()
+    store._stop_writing(store._ledger, OSError("full"))  # type: ignore[arg-type]
+    assert is_same(store.write(0, picture(0, 64), STAMP), before)
+    store.write(1, picture(1, 64), STAMP)
+    assert store.counts().left_out == 1
 
 
 def test_pixels_too_large_for_their_place_are_left_out_and_counted(tmp_path: Path) -> None:
