@@ -28,14 +28,15 @@ from pillsnap.errors import BrokenImageError, DataError
 
 SOURCE = "manifest"
 LAYOUT = "  pictures in any folders, listed in a CSV file (data.manifest=FILE)"
+LABEL_SUFFIXES = [".json", ".txt"]
 ROWS_A_UNIT = 200  # of weight 1: each has its header read
 
 
 def restrict(scan: Scan, manifest: Path) -> Scan:
     """Return the pictures of `scan` that a manifest names.
 
-    Problems of pictures that it does not name are left out; its own are added: `not_in_data`, `code_mismatch` (the
-    line's class or type differs from the data set's: the picture is left out), `duplicate_line`.
+    Problems of pictures that it does not name, and of their labels, are left out; its own are added: `not_in_data`,
+    `code_mismatch` (the line's class or type differs from the data set's: the picture is left out), `duplicate_line`.
 
     Raises:
         DataError: The manifest cannot be used, or names no picture of the data set.
@@ -175,9 +176,17 @@ def _pills(code: str) -> Counter[str]:
 
 
 def _problems_of(scan: Scan, listed: pa.ChunkedArray) -> pa.Table:
-    """Return the problems of `scan` but those of pictures that are not listed."""
+    """Return the problems of `scan` but those of pictures that are not listed, and of their labels (by file name)."""
     table = Problems.of(scan.problems).table if not isinstance(scan.problems, Problems) else scan.problems.table
-    suffix = pc.utf8_lower(pc.replace_substring_regex(table.column("path"), r"^.*(\.[^./]*)$", r"\1"))
-    is_other = pc.invert(pc.is_in(suffix, pa.array(sorted(IMAGE_SUFFIXES))))
-    is_listed = pc.is_in(table.column("path"), listed.combine_chunks())
-    return table.filter(pc.or_(is_other, is_listed)).select(PROBLEM_SCHEMA.names)
+    paths = table.column("path")
+    suffix = pc.utf8_lower(pc.replace_substring_regex(paths, r"^.*(\.[^./]*)$", r"\1"))
+    is_label = pc.is_in(suffix, pa.array(LABEL_SUFFIXES))
+    is_other = pc.invert(pc.or_(pc.is_in(suffix, pa.array(sorted(IMAGE_SUFFIXES))), is_label))
+    is_listed = pc.is_in(paths, listed.combine_chunks())
+    is_of_listed = pc.and_(is_label, pc.is_in(_stems(paths), _stems(listed).combine_chunks()))
+    return table.filter(pc.or_(is_other, pc.or_(is_listed, is_of_listed))).select(PROBLEM_SCHEMA.names)
+
+
+def _stems(paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return file names without suffix: a picture and its labels share theirs in every layout."""
+    return pc.replace_substring_regex(pc.replace_substring_regex(paths, r"^.*/", ""), r"\.[^.]*$", "")

@@ -3,11 +3,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pillsnap.data.damage import Damage
 from pillsnap.data.index import lies_in_data, load_index, reader_of
 from pillsnap.data.manifest_csv import write_manifest
 from pillsnap.data.records import Scan
+from pillsnap.data.synthetic import SyntheticSpec, draw_dataset
 from pillsnap.errors import ConfigError, DataError
 from tests.builders import (
     aihub_combo_dirs,
@@ -48,6 +51,12 @@ def manifest(path: Path, *lines: str) -> Path:
 
 def kinds(scan: Scan) -> dict[str, str]:
     return {problem.kind: problem.path for problem in scan.problems}
+
+
+def share_damaged(root: Path, scan: Scan) -> float:
+    damage = Damage(root, len(scan.records), 1.0)
+    damage.note_index(scan.problems)
+    return damage.share
 
 
 def test_a_manifest_of_everything_changes_nothing(tmp_path: Path, root: Path) -> None:
@@ -98,6 +107,26 @@ def test_problems_of_pictures_that_are_not_listed_are_left_out(tmp_path: Path, r
     lines = [f"{single(root, index)},K-000001,single,x" for index in (1, 2)]
     scan = load_index(root, manifest=manifest(tmp_path / "m.csv", *lines))
     assert kinds(scan) == {"empty_image": single(root, 1), "not_in_data": single(root, 1)}
+
+
+def test_damage_outside_of_the_listed_pictures_is_no_share_of_them(tmp_path: Path) -> None:
+    spec = SyntheticSpec(num_drugs=4, singles_per_drug=130, num_combos=15, width=160, height=200, blemishes=True)
+    root = draw_dataset(tmp_path / "data", spec, num_processes=2).root
+    whole = load_index(root)
+    is_labelled = np.array([len(whole.records.boxes_xyxy(row)) > 0 for row in range(len(whole.records))])
+    write_manifest(whole.records.select(np.flatnonzero(is_labelled)[::4][:120]), tmp_path / "m.csv")
+    listed = load_index(root, manifest=tmp_path / "m.csv")
+    assert len(listed.records) == 120
+    assert share_damaged(root, whole) > 0.005
+    assert share_damaged(root, listed) == 0
+
+
+def test_a_broken_label_of_a_listed_picture_stays_a_problem(tmp_path: Path, root: Path) -> None:
+    for index in (0, 1):
+        (label,) = root.rglob(f"{aihub_stem('K-000001', index)}.json")
+        label.write_text("{")
+    scan = load_index(root, manifest=manifest(tmp_path / "m.csv", f"{single(root, 1)},K-000001,single,x"))
+    assert [(each.kind, Path(each.path).stem) for each in scan.problems] == [("broken_json", aihub_stem("K-000001", 1))]
 
 
 def test_a_manifest_of_another_data_set_is_an_error(tmp_path: Path, root: Path) -> None:
