@@ -63,9 +63,9 @@ class ClassificationItems:
         path = folder / f"items-{digest}.npy"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(path, content)
+            found = _held(path, content)
             remove_old_files(folder, "items-*.npy")
-            return ClassificationItems.load(path)
+            return found
         except (OSError, ValueError, PillError) as error:
             logger.warning("the list of pills stays in memory, in each worker of its own: %s", error)
             return self
@@ -111,9 +111,18 @@ def classification_items(
     )
 
 
-def _write(path: Path, content: NDArray[np.int32]) -> None:
-    if path.exists() and path.stat().st_size > content.nbytes:
-        path.touch()  # the same content by its name; newly used
-        return
+def _held(path: Path, content: NDArray[np.int32]) -> ClassificationItems:
+    """Return the items of the file at `path`, which is written (again) where it does not hold `content`."""
+    try:
+        found = ClassificationItems.load(path)
+        if np.array_equal(np.stack([found.rows, found.box_numbers, found.labels]), content):
+            path.touch()  # newly used
+            return found
+        logger.warning("%s is damaged; it is written again", path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, EOFError) as error:
+        logger.warning("%s is damaged (%s); it is written again", path, error)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, content)
+    return ClassificationItems.load(path)

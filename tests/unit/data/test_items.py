@@ -95,6 +95,17 @@ def test_the_same_list_is_one_file_and_old_lists_are_removed(tmp_path: Path) -> 
     assert len(ClassificationItems.load(newest.path)) == FILES_KEPT + 3
 
 
+@pytest.mark.parametrize("place", [0, -1], ids=["head", "content"])
+def test_a_damaged_file_is_written_again(tmp_path: Path, place: int, caplog: pytest.LogCaptureFixture) -> None:
+    path = _items().saved(tmp_path).path
+    assert path is not None
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert _content(_items().saved(tmp_path)) == _content(_items())
+    assert "it is written again" in caplog.text
+
+
 def test_a_folder_that_cannot_be_written_costs_memory_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "pillsnap")
     (tmp_path / "file").touch()
