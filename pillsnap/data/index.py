@@ -141,7 +141,7 @@ def _mapped(records: Records, cache_dir: Path) -> Records:
         records.write(path)
         remove_old_files(cache_dir, "manifest-*.arrow")
         return Records.read(path)[0]
-    except (OSError, PillError) as error:
+    except (OSError, ValueError, PillError) as error:
         logger.warning("the pictures of the manifest stay in memory, in each worker of its own: %s", error)
         return records
 
@@ -198,7 +198,7 @@ class _Index:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_tables(path, {**tables._asdict(), UNITS: places}, {"root": str(self._root)})
             return self._scan(tables, Records.from_file(TableFile(path, verify=False)))
-        except (OSError, PillError) as error:
+        except (OSError, ValueError, PillError) as error:
             logger.warning("the label cache %s cannot be written (%s); the next start reads all labels", path, error)
             return scan
 

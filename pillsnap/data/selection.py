@@ -52,6 +52,6 @@ def selected_records(records: Records, selection: StageSelection, cache_dir: Pat
         chosen.write(path)
         remove_old_files(cache_dir, "stage-*.arrow")
         return Records.read(path)[0]
-    except (OSError, PillError) as error:
+    except (OSError, ValueError, PillError) as error:
         logger.warning("the pictures of the stage stay in memory, in each worker of its own: %s", error)
         return chosen

@@ -6,10 +6,12 @@ import logging
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig
 
 from pillsnap.config.loading import load_config
+from pillsnap.data.records import Records
 from pillsnap.data.selection import select_for_stage, selected_records, stage_limits
 from pillsnap.data.selection_file import CSV_NAME, write_selection
 from pillsnap.data.splits import assign_splits
@@ -107,6 +109,23 @@ def test_selected_pictures_are_mapped_from_a_file(root: Path, tmp_path: Path) ->
     assert path.name.encode() in pickle.dumps(records)
     assert len(pickle.dumps(records)) < 1000
     assert pickle.loads(pickle.dumps(records)).table.equals(records.table)
+
+
+def test_a_damaged_file_of_the_selected_pictures_is_written_again(root: Path, tmp_path: Path) -> None:
+    cfg = config(root, tmp_path)
+    first = load_data(cfg).records.table.to_pylist()
+    (path,) = Path(cfg.paths.cache_dir).glob("stage-*.arrow")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert load_data(cfg).records.table.to_pylist() == first
+
+
+def test_a_file_that_is_damaged_at_once_costs_memory_only(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = load_data(config(root, tmp_path)).records
+    monkeypatch.setattr(Records, "write", lambda _self, path: path.write_bytes(b"not a table" * 99))
+    assert len(selected_records(records, StageSelection(rows=np.arange(5)), tmp_path)) == 5
+    assert "the pictures of the stage stay in memory" in caplog.text
 
 
 def test_without_a_place_for_the_file_they_stay_in_memory(
