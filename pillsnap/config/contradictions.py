@@ -20,6 +20,8 @@ Settings = dict[str, Setting]
 
 _TASK_KEY = "train.classification.channels_last"
 _COMMON_KEY = "optimization.channels_last"
+_POLICY_KEY = "dataloader.ram_optimization.cache_policy"
+_LMDB_KEY = "dataloader.ram_optimization.use_lmdb"
 
 
 def _fractions(val_fraction: float, test_fraction: float) -> str | None:
@@ -57,6 +59,20 @@ def _kept_twice(cache_policy: str, use_lmdb: bool) -> str | None:
     if cache_policy != "mmap" or not use_lmdb:
         return None
     return "both keep every picture on the disk; set use_lmdb=false, or cache_policy=hotset or none"
+
+
+def _auto_and_lmdb(cache_policy: str, use_lmdb: bool) -> str | None:
+    if cache_policy != "auto" or not use_lmdb:
+        return None
+    return "auto decides by itself whether there is an LMDB; set use_lmdb=false, or cache_policy=hotset or none"
+
+
+def _codec_of_nothing(lmdb_codec: str, use_lmdb: bool, cache_policy: str) -> str | None:
+    if lmdb_codec == "lossless" or (use_lmdb and cache_policy != "auto"):
+        return None
+    if cache_policy == "auto":
+        return "auto keeps pictures without loss; set lmdb_codec=lossless, or cache_policy=hotset and use_lmdb=true"
+    return "there is no LMDB whose pictures could be packed; set use_lmdb=true or lmdb_codec=lossless"
 
 
 def _weights_file(path: str | None) -> str | None:
@@ -109,7 +125,9 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
     (("data.reader", "data.manifest"), _no_manifest),
     (("data.classification.sampling", "loss.use_class_weights"), _balancing_twice),
     (("data.classification.combo_share", "data.classification.combo_crops"), _share_of_no_crops),
-    (("dataloader.ram_optimization.cache_policy", "dataloader.ram_optimization.use_lmdb"), _kept_twice),
+    ((_POLICY_KEY, _LMDB_KEY), _kept_twice),
+    ((_POLICY_KEY, _LMDB_KEY), _auto_and_lmdb),
+    (("dataloader.ram_optimization.lmdb_codec", _LMDB_KEY, _POLICY_KEY), _codec_of_nothing),
     (("model.weights",), _weights_file),
     (("detection.weights",), _weights_file),
     (("train.early_stopping.monitor.classification", _MODE, "train.tasks"), _classification_mode),

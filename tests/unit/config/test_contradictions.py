@@ -64,6 +64,21 @@ RAM = "dataloader.ram_optimization"
             f"{RAM}.cache_policy and {RAM}.use_lmdb",
             "both keep every picture on the disk; set use_lmdb=false, or cache_policy=hotset or none",
         ),
+        (
+            [f"{RAM}.cache_policy=auto", f"{RAM}.use_lmdb=true"],
+            f"{RAM}.cache_policy and {RAM}.use_lmdb",
+            "auto decides by itself whether there is an LMDB; set use_lmdb=false, or cache_policy=hotset or none",
+        ),
+        (
+            [f"{RAM}.cache_policy=auto", f"{RAM}.lmdb_codec=jpeg"],
+            f"{RAM}.lmdb_codec and {RAM}.use_lmdb and {RAM}.cache_policy",
+            "auto keeps pictures without loss; set lmdb_codec=lossless, or cache_policy=hotset and use_lmdb=true",
+        ),
+        (
+            [f"{RAM}.lmdb_codec=jpeg"],
+            f"{RAM}.lmdb_codec and {RAM}.use_lmdb and {RAM}.cache_policy",
+            "there is no LMDB whose pictures could be packed; set use_lmdb=true or lmdb_codec=lossless",
+        ),
     ],
     ids=[
         "fractions",
@@ -75,6 +90,9 @@ RAM = "dataloader.ram_optimization"
         "balanced-weights",
         "share-crops",
         "mmap-lmdb",
+        "auto-lmdb",
+        "auto-jpeg",
+        "jpeg-no lmdb",
     ],
 )
 def test_values_that_cannot_stand_together_are_reported(overrides: list[str], key: str, text: str) -> None:
