@@ -18,6 +18,7 @@ from pillsnap.data.store.layout import StoreLayout, StoreOptions, hash_order, st
 from pillsnap.data.store.measure import choose_store
 from pillsnap.data.store.opening import open_store
 from pillsnap.data.store.preload import preload
+from pillsnap.data.store.room import planned_bytes
 from pillsnap.data.store.tiers import PixelStore
 
 ROOM_SHARE = 0.5  # of the free RAM; the rest is for workers, batches, and files of raw pixels that are in use
@@ -37,6 +38,8 @@ class Stores:
     places: list[NDArray[np.int64]] = field(default_factory=list)
     """Bytes of each place in the hot set of each opened store, in the order in which places are given away."""
     _parts: dict[str, Parts] = field(default_factory=dict)
+    _planned: dict[str, int] = field(default_factory=dict)
+    """Bytes of the disk that each opened store takes once it is full."""
 
     @classmethod
     def none(cls) -> Stores:
@@ -109,8 +112,16 @@ class Stores:
         layout = parts.layout()
         root = str(parts.originals.root.resolve()).encode(errors="surrogateescape")
         name = f"{purpose}-{hashlib.blake2b(root, digest_size=6).hexdigest()}"
+        promised = self._promised()
         if options.cache_policy == "auto":
-            options = choose_store(layout, lambda entry: parts.make(entry)[0], self._room(), self.cache_dir, name=name)
+            options = choose_store(
+                layout,
+                lambda entry: parts.make(entry)[0],
+                self._room(),
+                self.cache_dir,
+                name=name,
+                promised=promised,
+            )
         if options.cache_policy == "hotset":
             places = layout.capacity[hash_order(layout)[: options.hotset_entries]]
             self.places.append(places)
@@ -118,7 +129,24 @@ class Stores:
             self.options = replace(self.options, hotset_entries=max(left, 0))
         if self.cache_dir is not None and any(self.cache_dir.glob(f"{name}*")):
             layout = self._stamped(layout, parts)
-        return open_store(layout, options, self.cache_dir, name=name)
+        store = open_store(layout, options, self.cache_dir, name=name, promised=promised)
+        self._planned[purpose] = planned_bytes(layout, options)
+        self._warn_of_few_places(purpose, len(layout.kept), len(layout.kept) - store.counts().entries)
+        return store
+
+    def _promised(self) -> int:
+        """Return the bytes of the disk that the opened stores will still take."""
+        return sum(max(self._planned[name] - store.counts().disk_bytes, 0) for name, store in self.opened.items())
+
+    def _warn_of_few_places(self, purpose: str, num_entries: int, num_without: int) -> None:
+        if self.options.cache_policy == "hotset" and not self.options.use_lmdb and num_without:
+            logger.warning(
+                "the hot set has no place for %d of the %d picture parts of %s: these are decoded in every epoch. To "
+                "keep them on the disk, set dataloader.ram_optimization.cache_policy=mmap or use_lmdb=true.",
+                num_without,
+                num_entries,
+                purpose,
+            )
 
     def _room(self) -> int:
         """Return the bytes of RAM that a store may still take when that is decided by measurement."""

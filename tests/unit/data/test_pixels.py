@@ -302,3 +302,44 @@ def test_photographs_that_are_judged_are_resized_as_everywhere_else(odd_sizes: t
     parts = DetectorParts(Originals(*odd_sizes), np.arange(63), 64, is_training=False)
     for row in range(63):
         assert np.array_equal(parts.make(row)[0], resize_longer_side(parts.originals.open(row).full(), 64))
+
+
+@pytest.mark.parametrize(
+    ("options", "is_said"),
+    [
+        (StoreOptions(hotset_entries=10), True),
+        (StoreOptions(hotset_entries=0), True),
+        (TIERS["hot set"], False),
+        (TIERS["memory map"], False),
+        (StoreOptions(hotset_entries=10, use_lmdb=True), False),
+    ],
+    ids=["small", "none", "large", "mmap", "LMDB"],
+)
+def test_parts_without_a_place_are_said_with_what_would_keep_them(
+    options: StoreOptions, is_said: bool, records: Records, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores = Stores(options, tmp_path)
+    stores.open("photographs", _detector(records, root))
+    text = f"has no place for {300 - options.hotset_entries} of the 300 picture parts of photographs: these are decoded"
+    assert (text in caplog.text) is is_said
+    stores.close()
+
+
+@pytest.mark.req("DAT-3")
+def test_a_later_store_does_not_count_on_the_disk_of_an_earlier_one(
+    records: Records, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promised: list[int] = []
+
+    def choose(*_: object, **words: Any) -> StoreOptions:
+        promised.append(words["promised"])
+        return StoreOptions(cache_policy="mmap")
+
+    monkeypatch.setattr("pillsnap.data.stores.choose_store", choose)
+    stores, views = Stores(StoreOptions(cache_policy="auto"), tmp_path), _evaluation(records, root)
+    stores.open("views", views)
+    stores.open("photographs", _detector(records, root))
+    expected = int(views.layout().capacity.sum())
+    assert promised[0] == 0
+    assert expected - 100_000 < promised[1] <= expected  # the records of the first lie there already
+    stores.close()
