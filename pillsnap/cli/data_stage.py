@@ -40,7 +40,7 @@ def leaks(
     cfg: Cfg = Path("config.yaml"),
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all of it as JSON.")] = None,
 ) -> None:
-    """Show groups and copies of pictures that lie on two sides of the split; exit code 3 when there are some."""
+    """Show groups and copies of pictures that lie on two sides of the split; exit code 3 when the run would stop."""
     from pillsnap.data.leakage import find_leaks, judge_leaks
 
     config = load_config(cfg, overrides or [])

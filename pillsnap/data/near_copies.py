@@ -39,11 +39,12 @@ Thumbnails = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 Points = NDArray[np.float32]
 
+VERSION = "1"  # raise it whenever other copies are found
 MIN_CORRELATION = 0.6
 CLOSE_LOOK_PX = 256
 BLUR_SIGMA_PX = 2.0
 WEAK_DETAIL = 0.5  # grey levels (root of the mean square); the photographs measured have 2 and more
-MAX_PAIRS = 200  # enough to act on; data full of copies would have millions
+MAX_PAIRS = 2000  # enough to act on; data full of copies would have millions
 MAX_LOOKS = 5000  # pairs that are decoded and looked at again: about a minute
 NUM_TREE_AXES = 12
 NUM_AXES = 64
