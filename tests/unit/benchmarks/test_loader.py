@@ -14,10 +14,6 @@ from benchmarks.loader_contender import Contender, load_epochs
 from benchmarks.loader_pictures import PictureSet, arrange_pictures, mean_kilobytes
 from benchmarks.rounds import RoundTimes, Stopwatch
 
-REPOSITORY = Path(__file__).parents[3]
-TOY = ["--rounds=1", "--workers=1", "--image-size=32", "--batch-size=4", "--drugs=2", "--per-drug=4", "--repeats=1"]
-OTHERS = {"timm", "timm_no_jitter", "torchvision", "litdata", "ffcv"}
-
 
 class Counted(Contender):
     def __init__(self) -> None:
