@@ -83,12 +83,16 @@ run() {
     local out_tee err_tee code=0
     exec 3> >(trap '' INT TERM HUP && exec tee -a "$exp_dir/logs/train.out") && out_tee=$!
     exec 4> >(trap '' INT TERM HUP && exec tee -a "$exp_dir/logs/train.err" >&2) && err_tee=$!
+    # Before the program starts: on a busy machine it can be ready before this shell goes on.
+    trap 'forward INT' INT
+    trap 'forward TERM' TERM HUP
     set -m
     PYTHONUNBUFFERED=1 "$venv/bin/python" -m src.train --cfg "$config" "${overrides[@]}" >&3 2>&4 3>&- 4>&- </dev/null &
     training=$!
     set +m
-    trap 'forward INT' INT
-    trap 'forward TERM' TERM HUP
+    if [[ -n "$early_signal" ]]; then
+        kill -s "$early_signal" "$training" 2>/dev/null || true
+    fi
     while kill -0 "$training" 2>/dev/null; do
         wait "$training" || true # comes back early when a signal arrives
     done
@@ -98,11 +102,15 @@ run() {
     return "$code"
 }
 
+training=""
+early_signal=""
 last_signal_us=0
 # shellcheck disable=SC2329 # called by the traps
 forward() {
     local now_us="${EPOCHREALTIME//[^0-9]/}"
-    if ((now_us - last_signal_us > 1000000)); then
+    if [[ -z "$training" ]]; then
+        early_signal="$1"
+    elif ((now_us - last_signal_us > 1000000)); then
         kill -s "$1" "$training" 2>/dev/null || true
     fi
     last_signal_us=$now_us
