@@ -113,6 +113,8 @@ class Synthetic:
     """Pixels; the real set has 1,280."""
     seed: CountOrZero
     """Same seed, same bytes."""
+    num_unknown_drugs: CountOrZero
+    """Drugs of the val part only, as in the released data: never trained on, they measure how well models refuse."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 PRODUCTION = (
-    "data.synthetic={num_drugs: 20, singles_per_drug: 200, num_combos: 900, width: 488, height: 640, seed: 42}",
+    "data.synthetic={num_drugs: 20, singles_per_drug: 200, num_combos: 900, width: 488, height: 640, seed: 42, "
+    "num_unknown_drugs: 4}",
     "data.progressive_validation.current_stage=4",
     "model.num_classes=null",
     "model.pretrained=false",

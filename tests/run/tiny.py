@@ -16,6 +16,7 @@ TINY = (
     "data.synthetic.num_combos=18",
     "data.synthetic.width=160",
     "data.synthetic.height=200",
+    "data.synthetic.num_unknown_drugs=2",
     "model.image_size=32",
     "detection.image_size=64",
     "train.batch_size=8",

@@ -58,7 +58,7 @@ def test_the_home_folder_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_section_that_may_be_null_can_be_filled_and_emptied_by_later_layers(tmp_path: Path) -> None:
-    sizes = "num_drugs: 3, singles_per_drug: 4, num_combos: 5, width: 160, height: 200"
+    sizes = "num_drugs: 3, singles_per_drug: 4, num_combos: 5, width: 160, height: 200, num_unknown_drugs: 0"
     child = write_child(tmp_path, f"data: {{synthetic: {{{sizes}, seed: 1}}}}\n")
     assert load_config(child, ["data.synthetic.seed=7"]).data.synthetic.seed == 7
     assert load_config(child, ["data.synthetic=null"]).data.synthetic is None
@@ -118,7 +118,7 @@ def test_a_file_that_extends_nothing_must_have_every_key(tmp_path: Path) -> None
 def test_a_started_section_needs_all_its_keys() -> None:
     (line,) = report_of(ROOT_CONFIG, ["data.synthetic.num_drugs=5"])
     assert "no value for data.synthetic.singles_per_drug, data.synthetic.num_combos" in line
-    assert "(5 in all)" in line
+    assert "(6 in all)" in line
 
 
 def test_three_question_marks_take_a_value_back(tmp_path: Path) -> None:
