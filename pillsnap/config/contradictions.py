@@ -75,6 +75,16 @@ def _codec_of_nothing(lmdb_codec: str, use_lmdb: bool, cache_policy: str) -> str
     return "there is no LMDB whose pictures could be packed; set use_lmdb=true or lmdb_codec=lossless"
 
 
+def _unknown_and_ignored(unknown_classes: list[str], ignored: list[str]) -> str | None:
+    both = sorted({*unknown_classes} & {*ignored})
+    if not both:
+        return None
+    return (
+        f"{', '.join(both[:10])} is in both; a drug kept from training is a drug, what is ignored is none: leave it out"
+        " of one of them"
+    )
+
+
 def _weights_file(path: str | None) -> str | None:
     if path is None or Path(path).is_file():
         return None
@@ -123,6 +133,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
     (("data.split.policy", "data.synthetic.num_drugs"), _given_parts_of_synthetic),
     (("data.reader", "data.synthetic.num_drugs"), _reader_of_synthetic),
     (("data.reader", "data.manifest"), _no_manifest),
+    (("data.split.unknown_classes", "data.ignore_classes"), _unknown_and_ignored),
     (("data.classification.sampling", "loss.use_class_weights"), _balancing_twice),
     (("data.classification.combo_share", "data.classification.combo_crops"), _share_of_no_crops),
     ((_POLICY_KEY, _LMDB_KEY), _kept_twice),

@@ -69,6 +69,8 @@ class Split:
     """What pictures of one group, or copies of one picture, on two sides of the split are."""
     check_duplicates: bool
     """Look for copies of a picture on two sides by their pixels."""
+    unknown_classes: Annotated[list[Name], DISTINCT]
+    """Class keys kept from training: all pictures that show one measure how well the models refuse (FIN-3)."""
 
 
 @dataclass(frozen=True, kw_only=True)

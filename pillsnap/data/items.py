@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,37 @@ def classification_items(
     Returns:
         The pills, int32, in the order of `rows` and of the boxes in a picture.
     """
+    pills = _pills(records, rows, class_map.codes, tasks)
+    return pills.take(np.flatnonzero(pills.labels != columns.ABSENT))
+
+
+def unknown_items(
+    records: Records,
+    rows: NDArray[np.int64],
+    class_map: ClassMap,
+    *,
+    ignore: frozenset[str] = frozenset(),
+    tasks: tuple[str, ...] = (SINGLE, COMBO),
+) -> ClassificationItems:
+    """List the pills of the pictures in `rows` whose class the models do not know; their label is `columns.ABSENT`.
+
+    Args:
+        records: The picture table.
+        rows: Row numbers to look at.
+        class_map: Pills of these classes are left out: a combination may hold both.
+        ignore: Class keys that are no drugs are left out too.
+        tasks: Kinds of pictures to use.
+    """
+    pills = _pills(records, rows, [*class_map.codes, *sorted(ignore)], tasks)
+    return pills.take(np.flatnonzero(pills.labels == columns.ABSENT))
+
+
+def _pills(
+    records: Records, rows: NDArray[np.int64], codes: Sequence[str], tasks: tuple[str, ...]
+) -> ClassificationItems:
+    """List all pills of the pictures in `rows` with their place in `codes`; `ABSENT`: it is not there."""
     is_single = columns.equals(records, "task", SINGLE)[rows]
-    box_labels, offsets = columns.find_box_codes(records, class_map.codes)
+    box_labels, offsets = columns.find_box_codes(records, codes)
     num_pills = np.where(is_single, SINGLE in tasks, 0)
     if COMBO in tasks:
         num_pills = np.where(columns.equals(records, "task", COMBO)[rows], np.diff(offsets)[rows], num_pills)
@@ -101,14 +130,11 @@ def classification_items(
     rows_of = np.repeat(rows, num_pills)
     is_whole = np.repeat(is_single, num_pills)
     labels = np.full(len(numbers), columns.ABSENT, np.int32)
-    labels[is_whole] = columns.find(records, "code", class_map.codes)[rows_of[is_whole]]
+    labels[is_whole] = columns.find(records, "code", codes)[rows_of[is_whole]]
     labels[~is_whole] = box_labels[offsets[rows_of[~is_whole]] + numbers[~is_whole]]
     has_box = ~is_whole | (columns.num_boxes(records) > 0)[rows_of]
     numbers[~has_box] = NO_BOX
-    is_known = labels != columns.ABSENT
-    return ClassificationItems(
-        rows_of[is_known].astype(np.int32), numbers[is_known].astype(np.int32), labels[is_known].astype(np.int32)
-    )
+    return ClassificationItems(rows_of.astype(np.int32), numbers.astype(np.int32), labels)
 
 
 def _held(path: Path, content: NDArray[np.int32]) -> ClassificationItems:

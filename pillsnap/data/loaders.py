@@ -135,7 +135,15 @@ def build_loaders(
 def classification_evaluation_loader(
     data: TwoStageData, cfg: DictConfig, spec: ClassifierInput, split: str, stores: Stores | None = None
 ) -> Loader:
-    """Return the classifier's loader over `split` in order, with the fixed views of evaluation."""
+    """Return the classifier's loader over `split` in order, with the fixed views of evaluation.
+
+    Args:
+        data: The run's data.
+        cfg: The resolved configuration.
+        spec: The classifier's input.
+        split: "val", "test", or "unknown": pills of drugs nothing trains on, all with the label -1.
+        stores: Where decoded pixels are kept; None: nowhere.
+    """
     eval_view = cfg.data.classification.eval_view
     items = data.evaluation_items(split, eval_view)
     originals = Originals(data.records, data.root)

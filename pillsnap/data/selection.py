@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from pillsnap.data.cache_files import remove_old_files
 from pillsnap.data.records import Records
-from pillsnap.data.splits import has_unknown_drug
+from pillsnap.data.splits import require_classes, unknown_pictures
 from pillsnap.data.stages import StageLimits, StageSelection, select_stage
 from pillsnap.errors import PillError
 
@@ -23,14 +23,21 @@ def stage_limits(cfg: DictConfig) -> StageLimits:
     stages = cfg.data.progressive_validation
     stage = stages[f"stage_{stages.current_stage}"]
     return StageLimits(
-        max_samples=stage.max_samples, max_classes=stage.max_classes, min_images=stages.min_images_per_class
+        max_samples=stage.max_samples,
+        max_classes=stage.max_classes,
+        min_images=stages.min_images_per_class,
+        unknown_share=cfg.data.split.val_fraction,
     )
 
 
 def select_for_stage(records: Records, cfg: DictConfig) -> StageSelection:
-    """Choose the pictures of the current stage out of all pictures of the data set."""
-    is_grouped = cfg.data.split.policy == "groups"  # given parts have no unknown drugs
-    is_unknown = has_unknown_drug(records) if is_grouped else np.zeros(len(records), bool)
+    """Choose the pictures of the current stage out of all pictures of the data set.
+
+    Raises:
+        ConfigError: `data.split.unknown_classes` names a class that no picture shows.
+    """
+    require_classes(records, cfg.data.split.unknown_classes)
+    is_unknown = unknown_pictures(records, cfg.data.split.policy, cfg.data.split.unknown_classes)
     ignore = frozenset(cfg.data.ignore_classes)
     return select_stage(records, stage_limits(cfg), seed=cfg.data.split.seed, is_unknown=is_unknown, ignore=ignore)
 

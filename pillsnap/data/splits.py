@@ -6,9 +6,11 @@ group's side depends on the seed and its own name, not on its place in a list, s
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,16 +30,22 @@ SIDES = (TRAIN, VAL, TEST, UNKNOWN)
 
 
 def assign_splits(
-    records: Records, *, policy: str, val_fraction: float, test_fraction: float, seed: int
+    records: Records,
+    *,
+    policy: str,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    unknown_classes: Sequence[str] = (),
 ) -> SplitColumn:
     """Assign every picture to a split.
 
-    `groups`: pictures of drugs that only the released Validation part of AI Hub 576 holds become "unknown": that split
-    is by drug, so a closed-set test on them can only fail; they serve to test "I do not know this pill". Everything
-    else is split by group, single pictures class by class. A class keeps a group in train; with two groups it has one
-    in val, with three or more one in each split that is wanted.
+    `groups`: pictures of unknown drugs (`unknown_pictures`) become "unknown". Everything else is split by group, single
+    pictures class by class. A class keeps a group in train; with two groups it has one in val, with three or more one
+    in each split that is wanted.
 
-    `given`: the data set's own parts. Where it has no val or test part, that is split off its train part by groups.
+    `given`: the data set's own parts, but for pictures of `unknown_classes`. Where it has no val or test part, that is
+    split off its train part by groups.
 
     Args:
         records: All pictures of a data set.
@@ -45,6 +53,7 @@ def assign_splits(
         val_fraction: Share of the pictures for validation, 0 to 1; met as closely as whole groups allow.
         test_fraction: Share of the pictures for the test, likewise; 0 for none.
         seed: Chooses among the possible splits.
+        unknown_classes: Class keys that are kept from training: every picture that shows one is "unknown".
 
     Returns:
         (N,) of "train", "val", "test" or "unknown".
@@ -54,18 +63,61 @@ def assign_splits(
         DataError: Train or val is empty.
     """
     fractions = {VAL: val_fraction, TEST: test_fraction}
+    split = np.full(len(records), UNKNOWN, object)
+    known = ~unknown_pictures(records, policy, unknown_classes)
+    if not known.all():
+        logger.info("%d pictures are of drugs that nothing trains on: unknown", (~known).sum())
     if policy == "groups":
-        split = np.full(len(records), UNKNOWN, object)
-        known = ~has_unknown_drug(records)
-        if not known.all():
-            logger.info("%d pictures are of drugs that only the Validation part holds: unknown", (~known).sum())
         split[known] = _split_by_groups(records, known, fractions, seed)
     elif policy == "given":
-        split = _given_split(records, fractions, seed)
+        split[known] = _given_split(records, known, fractions, seed)
     else:
         raise ConfigError(f"data.split.policy is {policy!r}; there are 'groups' and 'given'. Set one of them.")
     _require_train_and_val(records, split, val_fraction)
     return split
+
+
+def unknown_pictures(records: Records, policy: str, unknown_classes: Sequence[str] = ()) -> NDArray[np.bool_]:
+    """Tell for each picture, (N,), whether the models are never trained on it because it shows an unknown drug.
+
+    With the policy `groups` drugs that only the released Validation part of AI Hub 576 holds are unknown: that split is
+    by drug, so a closed-set test on them can only fail; they serve to test "I do not know this pill". With either
+    policy so are `unknown_classes`. A picture of several pills is unknown when one of them is.
+
+    Args:
+        records: All pictures, or those a stage uses.
+        policy: "groups" or "given".
+        unknown_classes: Class keys kept from training; `require_classes` tells which there are.
+    """
+    found = has_unknown_drug(records) if policy == "groups" else np.zeros(len(records), bool)
+    if len(unknown_classes):
+        box_numbers, offsets = columns.find_box_codes(records, unknown_classes)
+        found |= columns.find(records, "code", unknown_classes) != columns.ABSENT
+        found |= columns.sums_of_lists(box_numbers != columns.ABSENT, offsets) > 0
+    return found
+
+
+def require_classes(records: Records, unknown_classes: Sequence[str]) -> None:
+    """Make sure that there are pictures of all classes to be kept from training.
+
+    Args:
+        records: All pictures of the data set, before a stage takes its own.
+        unknown_classes: `data.split.unknown_classes`.
+
+    Raises:
+        ConfigError: No picture shows one of them.
+    """
+    if not len(unknown_classes):
+        return
+    keys = {*columns.encode(records, "code").values, *columns.encode_box_codes(records)[0].values} - {None}
+    missing = [key for key in unknown_classes if key not in keys]
+    if missing:
+        nearest = difflib.get_close_matches(missing[0], sorted(keys), n=3, cutoff=0.0)
+        raise ConfigError(
+            f"data.split.unknown_classes names {', '.join(missing[:10])}, which no picture shows; wanted were some of "
+            f"the {len(keys)} class keys of the data set. Nearest to {missing[0]}: {', '.join(nearest)}. "
+            "`pillsnap data check` lists them; quote keys that look like numbers."
+        )
 
 
 def has_unknown_drug(records: Records) -> NDArray[np.bool_]:
@@ -195,9 +247,11 @@ def _keep_every_class_in_train(groups: list[_Group], split_of: dict[str, str]) -
             trained |= set(group.codes)
 
 
-def _given_split(records: Records, fractions: dict[str, float], seed: int) -> SplitColumn:
+def _given_split(records: Records, is_used: NDArray[np.bool_], fractions: dict[str, float], seed: int) -> SplitColumn:
+    """Return the sides of the pictures `is_used` marks, (number of marks,)."""
     part = columns.encode(records, "part")
     split = np.array([name or TRAIN for name in part.values], object)[part.numbers]
+    split[~is_used] = UNKNOWN
     missing = {name: fraction for name, fraction in fractions.items() if fraction > 0 and not (split == name).any()}
     is_train = np.asarray(split == TRAIN, bool)
     if missing and is_train.any():
@@ -210,7 +264,7 @@ def _given_split(records: Records, fractions: dict[str, float], seed: int) -> Sp
             len(untrained),
             ", ".join(sorted(untrained)[:10]),
         )
-    return split
+    return split[is_used]
 
 
 def _single_codes(records: Records, mask: NDArray[np.bool_]) -> set[str]:
@@ -226,8 +280,8 @@ def _require_train_and_val(records: Records, split: SplitColumn, val_fraction: f
     if TRAIN not in counts:
         raise DataError(
             f"No picture is left to train on: {found}. The data set's train part must hold pictures (drugs that only "
-            "AI Hub's Validation part holds are kept as unknown). Move pictures there, or, for other data sets, set "
-            "data.split.policy=groups."
+            "AI Hub's Validation part holds, and data.split.unknown_classes, are kept as unknown). Move pictures "
+            "there, or, for other data sets, set data.split.policy=groups."
         )
     raise DataError(
         f"No picture is left to validate on: {found}. Val needs data.split.val_fraction above 0 (it is "

@@ -11,8 +11,8 @@ How a limit is met, in this order:
 4. Combinations keep their ratio to single pictures; one of each group comes before a second of any.
 
 All orders are the same for every stage: a larger stage takes more of the same, so stages are nested but for what
-rounding moves. Pictures of drugs that only AI Hub's Validation part holds (`unknown`) do not count against the limits:
-they are chosen in the same way, apart, with limits scaled by the shares of pictures and classes the others kept.
+rounding moves. Pictures of drugs the models never see (`unknown`) do not count against the limits: they are chosen in
+the same way, apart, evenly over all their drugs, and about as many as validate, so that every stage measures refusal.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ logger = logging.getLogger("pillsnap")
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+MIN_UNKNOWN = 1000  # pictures of unknown drugs that are always kept: a false accept rate of 1 % is known to +-0.6 %
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageLimits:
@@ -43,6 +45,8 @@ class StageLimits:
     max_classes: int | None
     min_images: int = 0
     """A class with fewer pictures than this is left out, and each class that is taken gets at least so many."""
+    unknown_share: float = 0.1
+    """Pictures of unknown drugs that are kept beside the others, as a share of those; at least `MIN_UNKNOWN`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +68,7 @@ def select_stage(
         records: All pictures.
         limits: What the stage may use.
         seed: Decides between the possible choices.
-        is_unknown: (N,) marks drugs the models never see (`splits.has_unknown_drug`).
+        is_unknown: (N,) marks drugs the models never see (`splits.unknown_pictures`).
         ignore: Class keys that are no drugs: their pictures are kept in proportion and count as no class.
 
     Returns:
@@ -72,24 +76,22 @@ def select_stage(
     """
     known = Pool.of(records, ~is_unknown, ignore, seed)
     facts: dict[str, Any] = {"found": known.counts()}
-    if _fits(known, limits):
-        return StageSelection(rows=None, facts={**facts, "selected": known.counts(), "is_limited": False})
-    choice, rows = _select(known, limits, facts)
-    parts = [rows]
-    if is_unknown.any():
+    is_limited = not _fits(known, limits)
+    rows = _select(known, limits, facts) if is_limited else known.rows
+    unknown_rows = np.flatnonzero(is_unknown)
+    most = max(MIN_UNKNOWN, round(limits.unknown_share * len(rows)))
+    if len(unknown_rows) > most:
         unknown = Pool.of(records, is_unknown, ignore, seed)
-        share = len(rows) / max(1, len(known))
-        scaled = StageLimits(
-            max_samples=max(1, round(share * len(unknown))),
-            max_classes=max(1, round(len(choice.classes) / max(1, known.num_classes) * unknown.num_classes)),
-        )
-        _, unknown_rows = _select(unknown, scaled, {})
-        parts.append(unknown_rows)
-        facts["unknown"] = {"found": len(unknown), "selected": len(unknown_rows)}
+        unknown_rows = _select(unknown, StageLimits(max_samples=most, max_classes=None), {})
+    if is_unknown.any():
+        facts["unknown"] = {"found": int(is_unknown.sum()), "selected": len(unknown_rows)}
     facts["selected"] = known.counts(rows)
-    facts["is_limited"] = True
-    _log(facts)
-    return StageSelection(rows=np.sort(np.concatenate(parts)), facts=facts)
+    facts["is_limited"] = is_limited
+    if is_limited:
+        _log(facts)
+    if len(rows) + len(unknown_rows) == len(records):
+        return StageSelection(rows=None, facts=facts)
+    return StageSelection(rows=np.sort(np.concatenate([rows, unknown_rows])), facts=facts)
 
 
 def _fits(pool: Pool, limits: StageLimits) -> bool:
@@ -97,7 +99,7 @@ def _fits(pool: Pool, limits: StageLimits) -> bool:
     return fits_samples and (limits.max_classes is None or pool.num_classes <= limits.max_classes)
 
 
-def _select(pool: Pool, limits: StageLimits, facts: dict[str, Any]) -> tuple[ClassChoice, Rows]:
+def _select(pool: Pool, limits: StageLimits, facts: dict[str, Any]) -> Rows:
     """Choose classes, then pictures; note in `facts` what was left out."""
     is_eligible = pool.is_class & (pool.num_pills >= limits.min_images)
     if is_eligible.sum() < 2:
@@ -115,7 +117,7 @@ def _select(pool: Pool, limits: StageLimits, facts: dict[str, Any]) -> tuple[Cla
     combos = np.flatnonzero(choice.is_usable_combo(pool))
     num_singles, num_combos = _numbers(pool, limits.max_samples, len(singles), len(combos))
     picked = [_even_singles(pool, singles, num_singles), _spread_combos(pool, combos, num_combos)]
-    return choice, pool.rows[np.concatenate(picked)]
+    return pool.rows[np.concatenate(picked)]
 
 
 def _max_classes(pool: Pool, limits: StageLimits, num_eligible: int) -> int:

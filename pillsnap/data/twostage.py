@@ -22,10 +22,10 @@ from omegaconf import DictConfig
 from pillsnap.data import columns
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.index import lies_in_data, load_index
-from pillsnap.data.items import ClassificationItems, classification_items
+from pillsnap.data.items import ClassificationItems, classification_items, unknown_items
 from pillsnap.data.records import COMBO, SINGLE, Problem, Records
 from pillsnap.data.selection import select_for_stage, selected_records
-from pillsnap.data.splits import SIDES, assign_splits
+from pillsnap.data.splits import SIDES, UNKNOWN, assign_splits
 from pillsnap.errors import CheckpointError, ConfigError, DataError
 from pillsnap.manifest import read_manifest
 
@@ -49,9 +49,11 @@ class TwoStageData:
     """What the stage took of the data set (`stages.StageSelection.facts`)."""
     num_indexed: int | None = None
     """Pictures of the whole data set; None: as many as `records` has."""
+    ignore: frozenset[str] = frozenset()
+    """Class keys that are no drugs."""
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Return the row numbers of `split` ("train", "val" or "test").
+        """Return the row numbers of `split` ("train", "val", "test", or "unknown": with a drug nothing trains on).
 
         Raises:
             DataError: The test split is asked for before training is over.
@@ -85,15 +87,27 @@ class TwoStageData:
         """Return what the classifier is judged on.
 
         Args:
-            split: "train", "val" or "test".
+            split: "train", "val" or "test"; "unknown" gives `unknown_items`.
             view: `frame`: single pictures, seen whole (the crops of combos where there are none). `box`: the crop of
                 every pill, of single and of combination pictures.
         """
+        if split == UNKNOWN:
+            return self.unknown_items(view)
         rows = self.rows(split)
         if view == "box":
             return classification_items(self.records, rows, self.class_map)
         items = classification_items(self.records, rows, self.class_map, (SINGLE,))
         return items if len(items) else classification_items(self.records, rows, self.class_map, (COMBO,))
+
+    def unknown_items(self, view: str) -> ClassificationItems:
+        """Return the pills of unknown drugs, in the views of `evaluation_items`; their label is `columns.ABSENT`."""
+        rows = self.rows(UNKNOWN)
+        if view == "box":
+            return unknown_items(self.records, rows, self.class_map, ignore=self.ignore)
+        items = unknown_items(self.records, rows, self.class_map, ignore=self.ignore, tasks=(SINGLE,))
+        if len(items):
+            return items
+        return unknown_items(self.records, rows, self.class_map, ignore=self.ignore, tasks=(COMBO,))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many pictures and boxes of each task every split holds (counting only; opens nothing)."""
@@ -131,13 +145,21 @@ def load_data(cfg: DictConfig) -> TwoStageData:
         val_fraction=cfg.data.split.val_fraction,
         test_fraction=cfg.data.split.test_fraction,
         seed=cfg.data.split.seed,
+        unknown_classes=cfg.data.split.unknown_classes,
     )
-    class_map = ClassMap.from_records(records, scan.names, frozenset(cfg.data.ignore_classes), split == "train")
+    ignore = frozenset(cfg.data.ignore_classes)
     data = TwoStageData(
-        root, records, split, class_map, scan.problems, selection=selection.facts, num_indexed=len(scan.records)
+        root,
+        records,
+        split,
+        ClassMap.from_records(records, scan.names, ignore, split == "train"),
+        scan.problems,
+        selection=selection.facts,
+        num_indexed=len(scan.records),
+        ignore=ignore,
     )
     _require_tasks(data, cfg)
-    _check_num_classes(cfg, len(class_map))
+    _check_num_classes(cfg, len(data.class_map))
     return data
 
 

@@ -48,6 +48,11 @@ RAM = "dataloader.ram_optimization"
             " or leave detection out of train.tasks",
         ),
         (
+            ["data.split.unknown_classes=[K-1, sky]", "data.ignore_classes=[sky]"],
+            "data.split.unknown_classes and data.ignore_classes",
+            "sky is in both; a drug kept from training is a drug, what is ignored is none: leave it out of one of them",
+        ),
+        (
             ["data.classification.sampling=balanced"],
             "data.classification.sampling and loss.use_class_weights",
             "classes shown equally often need no weights, and both together favour rare classes twice; set"
@@ -87,6 +92,7 @@ RAM = "dataloader.ram_optimization"
         "val_loss-max",
         "macro_f1-min",
         "map-min",
+        "unknown-ignored",
         "balanced-weights",
         "share-crops",
         "mmap-lmdb",

@@ -18,6 +18,7 @@ SPECIFIED: dict[str, Any] = {
     "paths.data_root": "/home/max16/pillsnap_data",
     "data.progressive_validation.current_stage": 1,
     "data.max_corruption": 0.01,
+    "data.split.unknown_classes": [],
     "model.backbone": "tf_efficientnetv2_s.in21k_ft_in1k",
     "model.num_classes": 5000,
     "detection.model_size": "m",

@@ -11,12 +11,15 @@ import pytest
 from omegaconf import DictConfig
 
 from pillsnap.config.loading import load_config
+from pillsnap.data.loaders import classification_evaluation_loader
+from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.data.records import Records
 from pillsnap.data.selection import select_for_stage, selected_records, stage_limits
 from pillsnap.data.selection_file import CSV_NAME, write_selection
 from pillsnap.data.splits import assign_splits
 from pillsnap.data.stages import StageLimits, StageSelection
 from pillsnap.data.twostage import load_data
+from pillsnap.errors import ConfigError
 from tests.builders import write_aihub
 from tests.unit.config.builders import ROOT_CONFIG
 
@@ -36,6 +39,22 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(root: Path, tmp_path: Path, *overrides: str) -> DictConfig:
     words = [f"data.root={root}", f"paths.exp_dir={tmp_path}/exp", *overrides]
     return load_config(ROOT_CONFIG, [f"{STAGE_1}.max_samples=120", f"{STAGE_1}.max_classes=6", *words])
+
+
+@pytest.mark.req("FIN-3")
+def test_a_class_kept_from_training_is_unknown_at_a_limited_stage(root: Path, tmp_path: Path) -> None:
+    data = load_data(config(root, tmp_path, "data.split.unknown_classes=[K-000009]"))
+    assert "K-000009" not in data.class_map.codes
+    codes = data.records.table.column("code").to_pylist()
+    found = {code: side for code, side in zip(codes, data.split, strict=True) if side == "unknown"}
+    assert set(found) == {"K-000009", "K-000099"}
+    assert (data.split != "unknown").sum() == 120
+
+
+@pytest.mark.req("FIN-3")
+def test_a_class_kept_from_training_that_no_picture_shows_is_an_error(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown_classes names K-03, which no picture shows.*Nearest to K-03: K-0"):
+        load_data(config(root, tmp_path, "data.split.unknown_classes=[K-000003, K-03]"))
 
 
 def test_the_limits_are_those_of_the_current_stage() -> None:
@@ -138,3 +157,11 @@ def test_without_a_place_for_the_file_they_stay_in_memory(
     assert len(selected_records(records, rows, None)) == 5
     assert len(selected_records(records, rows, tmp_path / "file" / "cache")) == 5
     assert "the pictures of the stage stay in memory" in caplog.text
+
+
+@pytest.mark.req("FIN-3")
+def test_the_loader_of_unknown_pills_serves_them_without_a_class(root: Path, tmp_path: Path) -> None:
+    cfg = config(root, tmp_path, "dataloader.num_workers=0", "train.classification.batch_size=8")
+    spec = ClassifierInput(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "center")
+    batches = list(classification_evaluation_loader(load_data(cfg), cfg, spec, "unknown"))
+    assert [batch.labels_B.tolist() for batch in batches] == [[-1] * 8, [-1] * 2]

@@ -161,6 +161,39 @@ def test_validation_drugs_of_the_released_split_are_unknown_and_never_tested(tmp
 
 
 @pytest.mark.req("FIN-3")
+@pytest.mark.parametrize("policy", ["groups", "given"])
+def test_every_picture_with_a_class_kept_from_training_is_unknown(policy: str) -> None:
+    pictures = singles({"a": 10, "b": 10, "c": 10})
+    pictures += [
+        picture(f"combo/{codes}/{n}.jpg", None, f"{codes}{n}", "", codes) for codes in ("ab", "bc") for n in "12"
+    ]
+    column = assign_splits(
+        Records.from_pictures(pictures),
+        policy=policy,
+        val_fraction=0.1,
+        test_fraction=0.1,
+        seed=42,
+        unknown_classes=["c"],
+    )
+    found = by_path(pictures, column)
+    assert {path for path, side in found.items() if side == "unknown"} == {
+        path for path in found if path.startswith(("c/", "combo/bc"))
+    }
+    assert set(found.values()) == {"train", "val", "test", "unknown"}
+
+
+@pytest.mark.req("FIN-3")
+def test_keeping_one_class_from_training_leaves_the_others_where_they_are() -> None:
+    pictures = singles({"a": 10, "b": 10, "c": 10})
+    records = Records.from_pictures(pictures)
+    options = {"policy": "groups", "val_fraction": 0.1, "test_fraction": 0.1, "seed": 42}
+    before = assign_splits(records, **options)  # type: ignore[arg-type]
+    after = assign_splits(records, **options, unknown_classes=["c"])  # type: ignore[arg-type]
+    is_other = records.column("code") != "c"
+    assert before[is_other].tolist() == after[is_other].tolist()
+
+
+@pytest.mark.req("FIN-3")
 def test_validation_pictures_of_training_drugs_join_the_group_split(tmp_path: Path) -> None:
     scan = read_aihub576(
         write_aihub(

@@ -191,18 +191,40 @@ def test_ignored_keys_are_no_classes_and_their_pictures_stay() -> None:
     assert (len(found), found["Unknown"]) == (4, 50)
 
 
-@pytest.mark.req("STG-1", "FIN-3")
-def test_unknown_drugs_are_kept_in_proportion_beside_the_limit() -> None:
+def with_unknown_drugs(per_drug: int) -> Records:
+    """Return twenty known drugs of forty pictures, and ten unknown ones of `per_drug`."""
     known = [single(f"K-{drug}", number) for drug in range(20) for number in range(40)]
-    unknown = [single(f"K-9{drug}", number, "val") for drug in range(10) for number in range(40)]
-    records = Records.from_pictures([*known, *unknown])
-    selection = select(records, 200, 10)
-    assert selection.rows is not None
-    found = records.select(selection.rows)
+    unknown = [single(f"K-9{drug}", number, "val") for drug in range(10) for number in range(per_drug)]
+    return Records.from_pictures([*known, *unknown])
+
+
+@pytest.mark.req("STG-1", "FIN-3")
+@pytest.mark.parametrize("limit", [200, 800], ids=["limited", "everything fits"])
+def test_few_pictures_of_unknown_drugs_are_all_kept_beside_the_limit(limit: int) -> None:
+    records = with_unknown_drugs(per_drug=40)
+    selection = select(records, limit, 20)
+    rows = np.arange(len(records)) if selection.rows is None else selection.rows
+    is_unknown = has_unknown_drug(records.select(rows))
+    assert ((~is_unknown).sum(), is_unknown.sum()) == (limit, 400)
+    assert selection.facts["unknown"] == {"found": 400, "selected": 400}
+
+
+@pytest.mark.req("STG-1", "FIN-3")
+@pytest.mark.parametrize("limit", [200, 800], ids=["limited", "everything fits"])
+def test_of_many_pictures_of_unknown_drugs_some_of_each_drug_are_kept(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pillsnap.data.stages.MIN_UNKNOWN", 50)
+    records = with_unknown_drugs(per_drug=40)
+    first, again = select(records, limit, 20), select(records, limit, 20)
+    assert first.rows is not None
+    found = records.select(first.rows)
     is_unknown = has_unknown_drug(found)
-    assert ((~is_unknown).sum(), is_unknown.sum()) == (200, 100)
-    assert len(classes(found.select(is_unknown))) == 5
-    assert selection.facts["unknown"] == {"found": 400, "selected": 100}
+    assert (~is_unknown).sum() == limit
+    assert set(singles_per_class(found.select(is_unknown)).values()) == {max(50, limit // 10) // 10}
+    assert again.rows is not None
+    assert first.rows.tolist() == again.rows.tolist()
+    assert select(found, limit, 20).rows is None  # the listed pictures alone make the same run
 
 
 def test_a_selection_can_be_split_into_whole_groups() -> None:
