@@ -162,6 +162,7 @@ def test_without_a_place_for_the_file_they_stay_in_memory(
 @pytest.mark.req("FIN-3")
 def test_the_loader_of_unknown_pills_serves_them_without_a_class(root: Path, tmp_path: Path) -> None:
     cfg = config(root, tmp_path, "dataloader.num_workers=0", "train.classification.batch_size=8")
-    spec = ClassifierInput(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "center")
+    half = (0.5, 0.5, 0.5)
+    spec = ClassifierInput(size_px=32, mean=half, std=half, frame_fit="center")
     batches = list(classification_evaluation_loader(load_data(cfg), cfg, spec, "unknown"))
     assert [batch.labels_B.tolist() for batch in batches] == [[-1] * 8, [-1] * 2]
