@@ -21,6 +21,7 @@ from pillsnap.config.keys import KEYS
 from pillsnap.config.layers import read_layers
 from pillsnap.config.problems import Problem, report
 from pillsnap.config.stage_precedence import settle_stage_overrides
+from pillsnap.errors import ConfigError
 
 # The common `train.*` keys that a task's own section can replace.
 OVERRIDABLE = ("batch_size", "lr", "weight_decay", "scheduler", "warmup_steps", "grad_accum_steps", "grad_clip")
@@ -54,6 +55,23 @@ def load_config(cfg_path: str | Path, overrides: Sequence[str] = ()) -> DictConf
     if problems:
         raise report(path, problems)
     return freeze(_nest(checked))
+
+
+def load_experiment_config(exp_dir: Path) -> DictConfig:
+    """Load the configuration an experiment was trained with, for its folder where it lies now.
+
+    Raises:
+        ConfigError: The folder is no experiment's, or its `config.yaml` is of a version with other keys.
+    """
+    path = exp_dir / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"{exp_dir} holds no config.yaml, so it is not the folder of an experiment. Give the folder that "
+            "`paths.exp_dir` named when it was trained."
+        )
+    plain = config_snapshot(load_config(path))
+    plain["paths"]["exp_dir"] = str(exp_dir)
+    return freeze(plain)
 
 
 def for_task(cfg: DictConfig, task: Literal["classification", "detection"]) -> DictConfig:

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import resource
-import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from pillsnap.config.loading import save_config
 from pillsnap.data.classes import ClassMap
 from pillsnap.errors import ConfigError, PillError
 from pillsnap.jsonfile import save_json
+from pillsnap.source_version import get_git_sha as get_git_sha
 from pillsnap.training.checkpoint import CheckpointStore
 from pillsnap.training.reproducibility import rng_state
 
@@ -43,18 +43,6 @@ def ensure_dir(path: str | Path) -> None:
             f"the folder {path} cannot be created: {error.strerror}. Choose a place you may write to with "
             "paths.exp_dir=DIR, or fix the permissions."
         ) from error
-
-
-def get_git_sha() -> str:
-    """Return the commit of the source tree this package lies in, or "nogit" (UTL-6)."""
-    folder = Path(__file__).resolve().parent
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "nogit"
-    return result.stdout.strip()
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ReadonlyConfigError
 
-from pillsnap.config.loading import config_snapshot, for_task, load_config, save_config
+from pillsnap.config.loading import config_snapshot, for_task, load_config, load_experiment_config, save_config
 from pillsnap.errors import ConfigError, PillError
 from tests.unit.config.builders import ROOT_CONFIG, report_of, write_child
 
@@ -162,3 +162,16 @@ def test_a_snapshot_is_plain_data() -> None:
     snapshot = config_snapshot(load_config(ROOT_CONFIG))
     assert type(snapshot["train"]["tasks"]) is list
     assert snapshot["paths"]["cache_dir"] == "/home/max16/pillsnap_data/exp/cache"
+
+
+def test_an_experiment_s_configuration_is_that_of_its_training_at_the_place_where_it_lies_now(tmp_path: Path) -> None:
+    cfg = load_config(ROOT_CONFIG, ["train.lr=1e-5"])
+    save_config(cfg, tmp_path / "config.yaml")
+    found = load_experiment_config(tmp_path)
+    assert (found.train.lr, found.paths.exp_dir) == (1e-5, str(tmp_path))
+    assert found.paths.cache_dir == cfg.paths.cache_dir
+
+
+def test_a_folder_without_a_configuration_is_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no config.yaml, so it is not the folder of an experiment"):
+        load_experiment_config(tmp_path)
