@@ -24,7 +24,7 @@ from pillsnap.data.images import RgbImage, decode_rgb
 from pillsnap.data.loaders import classification_evaluation_loader, detection_evaluation_loader
 from pillsnap.data.twostage import TwoStageData
 from pillsnap.errors import BrokenImageError
-from pillsnap.evaluation.classification import evaluate_classification_metrics
+from pillsnap.evaluation.classification import classification_figures
 from pillsnap.evaluation.detection import evaluate_detection_metrics
 from pillsnap.evaluation.end_to_end import evaluate_end_to_end
 from pillsnap.evaluation.plot_confusion import plot_confusion_matrix
@@ -101,19 +101,20 @@ class SplitEvaluation:
 
     def _classification(self, engine: ClassifierEngine, split: str) -> dict[str, Any]:
         loader = classification_evaluation_loader(self.data, self.cfg, engine.spec, split)
-        found = classify_loader(engine.model, loader, engine.spec, nn.CrossEntropyLoss())
+        found = classify_loader(engine.model, loader, engine.spec, nn.CrossEntropyLoss(), keep_logits=True)
         if found.broken:
             logger.warning("[%s] %d pictures left out, first: %s", split, len(found.broken), found.broken[0].reason)
         self.damage.note(found.broken, PLACE)
-        y_pred = found.y_prob.argmax(1)
-        figures = evaluate_classification_metrics(found.y_true, y_pred, found.y_prob)
+        figures = classification_figures(found)
         reports, codes = self.exp_dir / "reports", list(engine.class_map.codes)
         names = [f"{code} {engine.class_map.names.get(code, '')}".strip() for code in codes]
-        matrix = confusion_matrix(found.y_true, y_pred, labels=np.arange(len(codes)))
+        matrix = confusion_matrix(found.y_true, found.y_pred, labels=np.arange(len(codes)))
         plot_confusion_matrix(matrix, names, reports / "confusion_matrix.png")
         if len(np.unique(found.y_true)) > 1:
             one_hot = np.eye(len(codes), dtype=bool)[found.y_true]
-            plot_roc_pr_curves(one_hot, found.y_prob, reports, class_names=names)
+            assert found.logits is not None
+            every = np.broadcast_to(np.arange(len(codes)), one_hot.shape)
+            plot_roc_pr_curves(one_hot, found.logits.probabilities(every), reports, class_names=names)
         else:
             logger.warning("the %s split holds one class only: ROC and PR curves need two", split)
         return {

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from pillsnap.boxes import FloatArray
@@ -17,25 +16,13 @@ from pillsnap.data.batches import Broken, ClassificationBatch, DetectionBatch
 from pillsnap.data.preprocess import ClassifierInput, normalize
 from pillsnap.errors import DataError
 from pillsnap.evaluation.slicing import EvaluationCut
+from pillsnap.evaluation.streaming import AnswerStream, BatchAnswers, ClassificationPredictions, summarise
 from pillsnap.inference.nms import non_max_suppression
 from pillsnap.models.detector_yolo11m import decode_predictions
 
 MAP_CONF_THRESHOLD = (
     0.001  # low, so that the precision-recall curve reaches its end (ultralytics validates with it too)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ClassificationPredictions:
-    """What the classifier said about N pills of C classes."""
-
-    y_true: NDArray[np.int64]
-    """(N,) class indices."""
-    y_prob: NDArray[np.float32]
-    """(N, C) softmax probabilities."""
-    loss: float
-    """Mean of the criterion over the N pills, weighted by class where the criterion is."""
-    broken: list[Broken]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,50 +58,81 @@ def classify_loader(
     criterion: nn.Module,
     *,
     cut: EvaluationCut | None = None,
+    keep_logits: bool = False,
 ) -> ClassificationPredictions:
     """Classify everything a loader yields.
 
     Args:
         model: The classifier, logits (B, C) out.
-        loader: Yields `ClassificationBatch`, or the list of broken pictures when a whole batch was.
+        loader: Yields `ClassificationBatch`, or the list of broken pictures when a whole batch was. Labels of -1 are
+            drugs the model does not know: they are answered too, and count for no loss.
         spec: The classifier's input, for normalising.
         criterion: Mean loss over (logits, labels).
         cut: How batches are divided; None begins with whole ones.
+        keep_logits: Keep all logits too, on the disk (2 bytes a pill and class).
 
     Raises:
         DataError: Not one picture could be decoded.
         OutOfMemoryFloorError: Not even one picture fits into memory.
+        PillError: Logits to keep cannot be written.
     """
-    labels: list[torch.Tensor] = []
-    probabilities: list[torch.Tensor] = []
+    stream = AnswerStream()
     broken: list[Broken] = []
-    loss_sum = weight_sum = 0.0
-    batch_weight: Callable[[torch.Tensor], float] = getattr(criterion, "batch_weight", len)
+    loss = _MeanLoss(criterion)
     with evaluating(model) as device:
         cut = cut or EvaluationCut(device)
         is_channels_last = next(model.parameters()).is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if is_channels_last else torch.contiguous_format
 
-        def classify(part: ClassificationBatch) -> tuple[torch.Tensor, float]:
+        def classify(part: ClassificationBatch) -> tuple[BatchAnswers, torch.Tensor]:
             images = part.images_BCHW.to(device, non_blocking=True)
             logits = model(normalize(images, spec).to(memory_format=layout)).float()
-            loss = criterion(logits, part.labels_B.to(device, non_blocking=True))
-            return logits.softmax(1).cpu(), float(loss) * float(batch_weight(part.labels_B))
+            labels = part.labels_B.to(device, non_blocking=True)
+            return summarise(logits, labels, keep_logits=keep_logits), loss.of(logits, labels, part.labels_B)
 
         for batch in loader:
             if isinstance(batch, list):
                 broken += batch
                 continue
             broken += batch.broken
-            weight_sum += float(batch_weight(batch.labels_B))
-            labels.append(batch.labels_B)
-            for part_probabilities, part_loss in cut.over(batch, classify):
-                probabilities.append(part_probabilities)
-                loss_sum += part_loss
-    if not labels:
+            stream.add(batch.labels_B, batch.sample_ids)
+            for answers, part_loss in cut.over(batch, classify):
+                stream.add_answers(answers)
+                loss.sums.append(part_loss)
+            loss.weight += loss.weight_of(batch.labels_B)
+    if not len(stream):
         raise DataError(_nothing_decoded(broken))
-    y_true = torch.cat(labels).numpy()
-    return ClassificationPredictions(y_true, torch.cat(probabilities).numpy(), loss_sum / weight_sum, broken)
+    return stream.finish(loss.mean(), broken)
+
+
+class _MeanLoss:
+    """The mean of a criterion over batches, put together on the device without waiting for it."""
+
+    def __init__(self, criterion: nn.Module) -> None:
+        self._criterion = criterion
+        self._batch_weight: Callable[[torch.Tensor], float] = getattr(criterion, "batch_weight", len)
+        self.sums: list[torch.Tensor] = []
+        self.weight = 0.0
+
+    def of(self, logits_BC: torch.Tensor, labels_B: torch.Tensor, host_labels_B: torch.Tensor) -> torch.Tensor:
+        """Return the sum over the pills of known drugs, a float64 scalar."""
+        is_known = host_labels_B >= 0
+        if not is_known.all():
+            rows = is_known.nonzero()[:, 0].to(logits_BC.device)
+            logits_BC, labels_B = logits_BC[rows], labels_B[rows]
+        if not len(labels_B):
+            return torch.zeros((), dtype=torch.float64, device=logits_BC.device)
+        mean: torch.Tensor = self._criterion(logits_BC, labels_B)
+        return mean.double() * self.weight_of(host_labels_B)
+
+    def weight_of(self, host_labels_B: torch.Tensor) -> float:
+        """Return what the known drugs of a batch count for."""
+        known = host_labels_B[host_labels_B >= 0]
+        return float(self._batch_weight(known)) if len(known) else 0.0
+
+    def mean(self) -> float:
+        """Return the mean; NaN where no drug was known."""
+        return float(torch.stack(self.sums).sum()) / self.weight if self.weight else float("nan")
 
 
 def detect_loader(

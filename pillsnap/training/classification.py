@@ -17,7 +17,7 @@ from pillsnap.data.colour import apply_colour
 from pillsnap.data.datasets import ClassificationDataset
 from pillsnap.data.loaders import Loader
 from pillsnap.data.preprocess import ClassifierInput, normalize
-from pillsnap.evaluation.classification import evaluate_classification_metrics
+from pillsnap.evaluation.classification import classification_figures
 from pillsnap.evaluation.predictions import classify_loader
 from pillsnap.evaluation.slicing import EvaluationCut
 from pillsnap.training.context import RunContext
@@ -140,7 +140,7 @@ def validate_classification(
     found = classify_loader(model, loader, dataset.spec, criterion, cut=cut)
     if found.broken:
         logger.warning("[val] %d pictures left out, first: %s", len(found.broken), found.broken[0].reason)
-    figures = evaluate_classification_metrics(found.y_true, found.y_prob.argmax(1), found.y_prob)
+    figures = classification_figures(found)
     result = {
         "val_loss": found.loss,
         "acc": figures["accuracy"],
