@@ -108,13 +108,28 @@ class Inference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HardCases:
+    """Which answers are kept for a second look, in `hard_cases/` of the experiment (DAT-6)."""
+
+    enabled: bool
+    """Keep them: of val and of unknown drugs at the end of a run, and of `pillsnap predict`."""
+    confidence: Share
+    """An answer for a picture of one pill that is less sure than this is one."""
+    thumbnails: bool
+    """Keep a small copy of the picture and of the pill, too."""
+    max_cases: Count
+    """Most cases of each split, the gravest ones; of predictions the newest."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Logging:
-    """How often training speaks."""
+    """How often training speaks, and which answers are kept."""
 
     step_log_interval: Count
     """Steps between two log lines."""
     profile_interval: Count
     """Steps between two detailed lines."""
+    hard_cases: HardCases
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ def test_a_section_is_compared_with_sections() -> None:
 
 def test_without_a_near_key_the_keys_of_the_section_are_listed() -> None:
     assert KEYS.advice("logging.quux", among_sections=False) == (
-        "the keys of logging are: step_log_interval, profile_interval"
+        "the keys of logging are: step_log_interval, profile_interval, hard_cases"
     )
     assert KEYS.advice("quux", among_sections=False).startswith("the keys of the configuration are: paths, data, model")
     in_train = KEYS.advice("train.quux", among_sections=False)

@@ -104,6 +104,7 @@ SPECIFIED: dict[str, Any] = {
     "inference.crop_padding": 0.1,
     "logging.step_log_interval": 10,
     "logging.profile_interval": 50,
+    "logging.hard_cases.confidence": 0.30,
 }
 # Named by the requirements without a value of their own.
 PRESENT = ["batch_size", "warmup_steps", "grad_accum_steps", "grad_clip", "zero_grad_set_to_none"]
