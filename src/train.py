@@ -8,6 +8,7 @@ from pillsnap.config.stage_overrides import (
 )
 from pillsnap.evaluation.classification import evaluate_classification_metrics
 from pillsnap.evaluation.detection import evaluate_detection_metrics
+from pillsnap.evaluation.final_test import final_test_evaluation
 from pillsnap.inference.pipeline import predict_pipeline
 from pillsnap.models.classifier_efficientnetv2_s import build_classification_model
 from pillsnap.models.detector_yolo11m import build_criterion_detection, build_yolo_model
@@ -37,6 +38,7 @@ __all__ = [
     "enable_small_dataset_optimizations",
     "evaluate_classification_metrics",
     "evaluate_detection_metrics",
+    "final_test_evaluation",
     "main",
     "oom_recovery_state_machine",
     "predict_pipeline",

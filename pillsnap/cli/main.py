@@ -20,6 +20,7 @@ PLACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPE
 VERBS = {
     "train": ("pillsnap.cli.train", "train", "Train both models as a configuration says."),
     "predict": ("pillsnap.cli.predict", "predict", "Name the pills in a photograph."),
+    "final-test": ("pillsnap.cli.final_test", "final_test", "Judge a completed stage 4 on the test split, once."),
     "data": ("pillsnap.cli.data", "app", "Look at a data set."),
     "synth": ("pillsnap.cli.synth", "synth", "Draw a synthetic data set in the AI Hub 576 layout."),
     "config": ("pillsnap.cli.config", "config", "Check a configuration and print what it comes to."),

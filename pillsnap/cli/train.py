@@ -5,24 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
+from pillsnap.cli.figures_table import figures_table, show_verdict
 from pillsnap.cli.main import exit_code_of
 from pillsnap.config.loading import load_config
 from pillsnap.training.ending import RunResult
 from pillsnap.training.run import run_training
-
-FIGURES = {
-    "classification": {"acc": "accuracy", "macro_f1": "macro F1", "top5": "top-5"},
-    "detection": {"mAP@0.5": "mAP@0.5", "mAP@0.5:0.95": "mAP@0.5:0.95", "precision": "precision", "recall": "recall"},
-    "end_to_end": {"recall": "right box and drug", "precision": "answers that are right", "f1": "F1"},
-}
-TITLES = {"classification": "single pill", "detection": "detection", "end_to_end": "combo, end to end"}
 
 
 def train(
@@ -58,20 +51,12 @@ def run_and_show(cfg: DictConfig) -> None:
 
 
 def show_result(result: RunResult, console: Console) -> None:
-    """Print the figures of a finished run and where its report lies."""
-    table = Table(title=f"best models, {result.figures['split']} split", title_justify="left")
-    for column in ("task", "figure", "value", "of"):
-        table.add_column(column, justify="right" if column in ("value", "of") else "left")
-    for task, names in FIGURES.items():
-        for key, title in names.items():
-            values = result.figures.get(task)
-            if values is not None:
-                table.add_row(TITLES[task], title, f"{values[key]:.4f}", _count(task, values))
-    console.print(table)
+    """Print the figures of a finished run, of the final test where there was one, and where its report lies."""
+    test = result.final_test
+    shown, split = (result.figures, "val") if test is None else (test["test_results"], "test")
+    console.print(figures_table(shown, split))
+    if test is not None:
+        show_verdict(test, console)
     console.print(f"finished in {result.seconds:.0f} s")
     console.print(f"figures: {result.metrics_path}")
     console.print(f"report:  {result.report_path}")
-
-
-def _count(task: str, values: dict[str, Any]) -> str:
-    return f"{values['n']} pills" if task == "classification" else f"{values['n_boxes']} boxes"

@@ -1,4 +1,4 @@
-"""`reports/metrics.json`: every epoch's figures, the latest ones where a script looks for them, and the test's."""
+"""`reports/metrics.json`: figures of every epoch, the latest where a script looks for them, and the best models'."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FLAT = {
     "classification": {"acc": "acc", "macro_f1": "macro_f1", "top5": "top5", "loss": "val_loss"},
     "detection": {"mAP@0.5": "mAP@0.5", "mAP@0.5:0.95": "mAP@0.5:0.95"},
 }
-_OPTIONAL = ("test", "run", "skipped", "skipped_details")
+_OPTIONAL = ("val", "test", "run", "skipped", "skipped_details")
 
 
 def dump_metrics_json(metrics: Mapping[str, Any], out_path: Path) -> Path:
@@ -22,8 +22,8 @@ def dump_metrics_json(metrics: Mapping[str, Any], out_path: Path) -> Path:
     Args:
         metrics: `history`: task ("classification", "detection") -> one mapping an epoch, the oldest first; an entry
             needs `epoch` and `acc`, `macro_f1`, `top5`, `val_loss` (classification) or `mAP@0.5`, `mAP@0.5:0.95`
-            (detection), and may have more. Optional: `test` (figures of the test split), `run` (facts about the run),
-            `skipped` (files left out, by kind) and `skipped_details`.
+            (detection), and may have more. Optional: `val` and `test` (figures of the best models on that split), `run`
+            (facts about the run), `skipped` (files left out, by kind) and `skipped_details`.
         out_path: File to write; its folder is made when missing.
 
     Returns:

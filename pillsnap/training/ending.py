@@ -1,4 +1,7 @@
-"""The end of a run: the best models are judged, and figures, pictures and the report are written."""
+"""The end of a run: the best models are judged, and figures, pictures and the report are written.
+
+Everything that val tells is on the disk before the test split is opened, which happens once, when stage 4 is over.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from pillsnap.config.loading import config_snapshot
 from pillsnap.data.damage import Damage
+from pillsnap.data.datasets import ClassificationDataset
+from pillsnap.data.loaders import build_loaders
+from pillsnap.data.stores import Stores
 from pillsnap.data.twostage import FINAL_STAGE, TwoStageData
-from pillsnap.errors import CheckpointError
+from pillsnap.errors import CheckpointError, GateError
 from pillsnap.evaluation.experiment import SplitEvaluation
+from pillsnap.evaluation.final_test import (
+    best_models,
+    final_test_evaluation,
+    ledger_of,
+    recorded_figures,
+    results_for,
+)
 from pillsnap.evaluation.metrics_file import dump_metrics_json
 from pillsnap.evaluation.plot_history import plot_history
 from pillsnap.evaluation.report import write_report
@@ -36,7 +49,9 @@ class RunResult:
 
     exp_dir: Path
     figures: dict[str, Any]
-    """Of the best models on the test split (stage 4) or the val split; `split` says which."""
+    """Of the best models on the val split."""
+    final_test: dict[str, Any] | None
+    """What `reports/final_test_results.json` says of these models; None where they were not tested."""
     seconds: float
     report_path: Path
     metrics_path: Path
@@ -58,7 +73,7 @@ class Ending:
     """The stage's time limit ended training before its last step."""
 
     def run(self, started: float) -> RunResult:
-        """Judge the best models, write figures, pictures and the report.
+        """Judge the best models, write figures, pictures and the report; after stage 4, run the final test.
 
         Args:
             started: When this process began, by `time.monotonic`.
@@ -67,27 +82,38 @@ class Ending:
             GateError: The time limit ended the run, and it is no success; everything was written first.
             TooMuchDamageError: The evaluation found more damaged files than allowed; everything was written first.
         """
-        # A capped run can go on with a longer limit: its training is not over, so the test split stays sealed.
-        is_test_due = self.cfg.data.progressive_validation.current_stage == FINAL_STAGE and not self.is_capped
-        split = "test" if is_test_due and np.any(self.data.split == "test") else "val"
-        self.data.is_test_open = is_test_due
         for task in self.tasks:
             task.leave_device()
         free_memory()
         with self._limit_of_a_card():
-            figures = self._evaluate(split)
-        test = figures if split == "test" else None
-        metrics_path = write_metrics(self.experiment.dir, self.tasks, self.damage, test)
-        if len(self.damage):
-            self.damage.write(self.experiment.dir)
+            figures = self._evaluate()
+        metrics_path = write_metrics(self.experiment.dir, self.tasks, self.damage, val=figures, test=self._known_test())
         history = history_of(self.tasks)
         if any(history.values()):
             plot_history(history, self.experiment.dir / "reports" / "history.png")
         verdict = self._judge_time_cap(figures) if self.is_capped else None
+        report_path = self._write(
+            started, evaluation=figures, **({} if verdict is None else {"time_cap": verdict.to_dict()})
+        )
+        self.damage.require_little(self.experiment.dir)
+        if verdict is not None and not verdict.is_success:
+            raise no_success(self.cfg, verdict, report_path)
+        final_test = None
+        # A capped run can go on with a longer limit: its training is not over, so the test split stays sealed.
+        if self.cfg.data.progressive_validation.current_stage == FINAL_STAGE and not self.is_capped:
+            final_test = self._final_test()
+            self._write(started)
+            self.damage.require_little(self.experiment.dir)
         seconds = time.monotonic() - started
+        return RunResult(self.experiment.dir, figures, final_test, seconds, report_path, metrics_path)
+
+    def _write(self, started: float, **facts: object) -> Path:
+        """Write what the run has come to by now, and return the report's path."""
+        if len(self.damage):
+            self.damage.write(self.experiment.dir)
         self.experiment.write_facts(
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(seconds, 1),
+            seconds=round(time.monotonic() - started, 1),
             device=str(self.memory.device),
             data={
                 "counts": self.data.counts(),
@@ -95,32 +121,63 @@ class Ending:
                 "damaged_files": self.damage.by_kind(),
                 "damaged_share": self.damage.share,
             },
-            evaluation=figures,
             tasks={task.name: _task_facts(task) for task in self.tasks},
-            **({} if verdict is None else {"time_cap": verdict.to_dict()}),
+            **facts,
         )
-        report_path = write_report(self.experiment.dir)
-        self.damage.require_little(self.experiment.dir)
-        if verdict is not None and not verdict.is_success:
-            raise no_success(self.cfg, verdict, report_path)
-        return RunResult(self.experiment.dir, figures, seconds, report_path, metrics_path)
+        return write_report(self.experiment.dir)
+
+    def _final_test(self) -> dict[str, Any] | None:
+        """Run the final test unless the test split was used before; return the results for today's models."""
+        exp_dir = self.experiment.dir
+        hindrance, known = self._hindrance()
+        if hindrance is not None:
+            logger.warning("no final test: %s", hindrance)  # which is no failure of the run
+            self.experiment.decide("final test", "due", "not run", hindrance)
+            return known
+        datasets = [task.train_loader.dataset for task in self.tasks]
+        spec = next((dataset.spec for dataset in datasets if isinstance(dataset, ClassificationDataset)), None)
+        loaders = build_loaders(self.data, self.cfg, spec, Stores.none())
+        place = (best_models(self.cfg, exp_dir), logger, exp_dir)
+        with self._limit_of_a_card():
+            results = final_test_evaluation(self.cfg, loaders, *place, device=self.memory.device, damage=self.damage)
+        self.experiment.decide("final test", "sealed", results["recommendation"], "training at stage 4 is over")
+        return results
+
+    def _hindrance(self) -> tuple[str | None, dict[str, Any] | None]:
+        """Return why the test split stays closed, None where it does not, and the results an earlier use had."""
+        if not np.any(self.data.split == "test"):
+            return "the test split is empty", None
+        try:
+            completed = ledger_of(self.cfg, self.experiment.dir).completed_use()
+        except GateError as error:
+            return str(error), None
+        if completed is None:
+            return None, None
+        known = results_for(self.cfg, self.experiment.dir)
+        models = "other models than these" if known is None else "these models"
+        return f"the test split was used on {completed.time}, for {models}", known
+
+    def _known_test(self) -> dict[str, Any] | None:
+        """Return the figures of the test split, where the final test has judged exactly today's models before."""
+        exp_dir = self.experiment.dir
+        return None if results_for(self.cfg, exp_dir) is None else recorded_figures(exp_dir, "test")
 
     def _limit_of_a_card(self) -> AbstractContextManager[None]:
         # Without a GPU the limit would hit plots and pages too, which take no part of a card's memory.
         return self.memory.enforced() if self.memory.is_cuda else nullcontext()
 
-    def _evaluate(self, split: str) -> dict[str, Any]:
-        """Judge the best models on `split`; after a time limit, a model that is not there or broken is a finding."""
+    def _evaluate(self) -> dict[str, Any]:
+        """Judge the best models on val; after a time limit, a model that is not there or broken is a finding."""
         place = (self.data, self.experiment.dir, self.memory.device, self.damage)
         if not self.is_capped:
-            return SplitEvaluation(self.cfg, *place).run(split)
+            return SplitEvaluation(self.cfg, *place).run("val")
         cfg = OmegaConf.create(config_snapshot(self.cfg))
         cfg.train.tasks = [task.name for task in self.tasks if task.clock.step > 0]
         try:
-            return SplitEvaluation(cfg, *place).run(split)
+            return SplitEvaluation(cfg, *place).run("val")
         except CheckpointError as error:
             logger.error("%s", error)
-            return {"split": split}
+            return {"split": "val"}
 
     def _judge_time_cap(self, figures: dict[str, Any]) -> TimeCapVerdict:
         verdict = judge_time_cap(current_stage(self.cfg), gather_evidence(self.tasks, self.seconds_trained, figures))
@@ -136,18 +193,25 @@ def history_of(tasks: Sequence[Task]) -> dict[str, list[dict[str, Any]]]:
     return {task.name: task.history for task in tasks}
 
 
-def write_metrics(exp_dir: Path, tasks: Sequence[Task], damage: Damage, test: dict[str, Any] | None = None) -> Path:
+def write_metrics(
+    exp_dir: Path,
+    tasks: Sequence[Task],
+    damage: Damage,
+    *,
+    val: dict[str, Any] | None = None,
+    test: dict[str, Any] | None = None,
+) -> Path:
     """Write `reports/metrics.json` and return its path.
 
     Args:
         exp_dir: The experiment's folder.
         tasks: Their histories are written.
         damage: The files left out so far.
-        test: Figures of the test split, once it was opened.
+        val: Figures of the best models on the val split, once training is over.
+        test: The same of the test split, once it was opened.
     """
     metrics: dict[str, Any] = {"history": history_of(tasks), **damage.summary()}
-    if test is not None:
-        metrics["test"] = test
+    metrics |= {name: figures for name, figures in (("val", val), ("test", test)) if figures is not None}
     return dump_metrics_json(metrics, exp_dir / "reports" / "metrics.json")
 
 

@@ -62,6 +62,7 @@ NAMES: dict[str, dict[str, list[str]]] = {
         "validate_detection": ["yolo_model", "val_loader", "cfg", "logger", "tb", "epoch_idx"],
         "evaluate_classification_metrics": ["y_true", "y_pred", "y_prob", "topk"],
         "evaluate_detection_metrics": ["predictions", "targets"],
+        "final_test_evaluation": ["cfg", "test_loaders", "model_paths", "logger", "exp_dir"],
         "predict_pipeline": ["image", "mode", "conf_threshold"],
         "oom_recovery_state_machine": ["retries", "current_state", "cfg"],
         "early_stopping": ["state", "metric_name", "mode", "patience", "min_delta"],
