@@ -1,31 +1,57 @@
 """`reports/index.html`: one page that shows a run, made only from what the run left in its folder.
 
-The page holds its pictures and needs neither a server nor a network: it opens from a disk, a mail or an archive.
+The page holds its pictures and needs neither a server nor a network: it opens from a disk, a mail or an archive. It
+answers first what a reader wants to know first: is it a go, how good, how sure, what it refuses, what to do next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from pillsnap.atomicfile import atomic_path
-from pillsnap.errors import PillError
+from pillsnap.evaluation.report_advice import advice_of
+from pillsnap.evaluation.report_classes import class_tables
 from pillsnap.evaluation.report_figures import CLASSIFICATION, DETECTION, absence_of, headline
+from pillsnap.evaluation.report_files import ExperimentFiles
+from pillsnap.evaluation.report_final_test import final_test_of
+from pillsnap.evaluation.report_hard_cases import hard_cases_of
+from pillsnap.evaluation.report_page import render, write_page
 from pillsnap.evaluation.report_pictures import Picture, load_pictures
-from pillsnap.evaluation.report_tables import Table, grid_of, tables_of, text_of
-from pillsnap.jsonfile import read_json
+from pillsnap.evaluation.report_refusal import calibration_of, unknown_of
+from pillsnap.evaluation.report_summary import answers_of
+from pillsnap.evaluation.report_tables import Table, duration_text, grid_of, tables_of, text_of
+from pillsnap.evaluation.report_training import decision_tables, other_facts, training_tables
+from pillsnap.evaluation.report_values import number, part
+from pillsnap.evaluation.report_verdict import verdict_of
 
 _MAX_CLASSES_LISTED = 200
 _MAX_FILES_LISTED = 40  # of one folder
+_SECTIONS = (
+    ("summary", "Verdict"),
+    ("gate", "Checks and targets"),
+    ("advice", "Advice"),
+    ("figures", "Figures"),
+    ("final-test", "Final test"),
+    ("calibration", "Confidence"),
+    ("unknown", "Unknown pills"),
+    ("confusion", "Mix-ups"),
+    ("rocpr", "ROC and PR"),
+    ("detections", "Detections"),
+    ("hard-cases", "Hard cases"),
+    ("curves", "Training"),
+    ("run", "Speed and memory"),
+    ("decisions", "Decisions"),
+    ("data", "Data"),
+    ("configuration", "Settings"),
+    ("files", "Files"),
+)
 # Settings that a reader compares runs by; the page has the whole configuration below them.
-_KEY_SETTINGS = (
+KEY_SETTINGS = (
     "data.root",
     "data.reader",
     "data.split.policy",
@@ -51,8 +77,9 @@ _KEY_SETTINGS = (
 def write_report(exp_dir: Path) -> Path:
     """Build the page of an experiment from the files in it; what is missing is said on the page.
 
-    Reads `reports/metrics.json`, `reports/run.json`, `config.yaml`, `class_map.json`, and the pictures
-    `reports/confusion_matrix.png`, `roc_*.png`, `pr_*.png`, `history*.png` and `detections/*.png`.
+    Reads `reports/` (`metrics`, `run`, `verdict`, `checks`, `advice`, `unknown`, `latency`, `final_test_results` as
+    JSON, `per_class_*.csv`, and its pictures), `calibration.json`, `hard_cases/*.jsonl`, `config.yaml` and
+    `class_map.json`.
 
     Args:
         exp_dir: The experiment's folder.
@@ -61,82 +88,69 @@ def write_report(exp_dir: Path) -> Path:
         `exp_dir/reports/index.html`.
 
     Raises:
-        PillError: The folder does not exist, a JSON file in it is damaged, or the page cannot be written.
+        PillError: The folder does not exist, a file in it is damaged, or the page cannot be written.
     """
-    if not exp_dir.is_dir():
-        raise PillError(
-            f"no report can be written: {exp_dir} is not a folder; wanted the folder of an experiment. Pass the "
-            "paths.exp_dir of a run."
-        )
-    reports = exp_dir / "reports"
-    metrics, run = _read_optional(reports / "metrics.json"), _read_optional(reports / "run.json")
-    config_text, config = _read_config(exp_dir / "config.yaml")
-    history = metrics.get("history", {})
-    tasks = _tasks_of(config, history)
-    split, groups = headline(metrics, run.get("evaluation", {}), tasks)
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            title=exp_dir.resolve().name,
-            written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            tasks=tasks,
-            absence={task: absence_of(task, tasks, "drawn") for task in (CLASSIFICATION, DETECTION)},
-            split=split,
-            groups=groups,
-            pictures=_pictures(reports),
-            epochs=[grid_of(f"{task}, by epoch", entries) for task, entries in history.items() if entries],
-            data_tables=list(tables_of("", run.get("data", {}))),
-            classes=_classes(_read_optional(exp_dir / "class_map.json")),
-            skipped=_skipped(run),
-            run_tables=_run_tables(run),
-            decisions=grid_of("Decisions", run["decisions"]) if run.get("decisions") else None,
-            has_run="decisions" in run,
-            settings=_settings(config),
-            config_text=config_text,
-            files=_files(exp_dir),
-        )
-    )
-    return _write(page, reports / "index.html")
+    files = ExperimentFiles.read(exp_dir)
+    page = render("report.html.j2", title=files.name, sections=_SECTIONS, **_findings(files), **_run(files))
+    return write_page(page, exp_dir / "reports" / "index.html")
 
 
-def _environment() -> Environment:
-    """Return the template engine; all text is escaped, because drug and file names come from the data."""
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _findings(files: ExperimentFiles) -> dict[str, Any]:
+    """Return what the sections from the verdict to the hard cases show."""
+    verdict, advice = verdict_of(files), advice_of(files)
+    split, groups = headline(files)
+    worst, class_file = class_tables(files)
+    return {
+        "verdict": verdict,
+        "advice": advice,
+        "answers": answers_of(files, verdict, advice),
+        "split": split,
+        "groups": groups,
+        "has_intervals": any(figure.interval for group in groups for figure in group.figures),
+        "final_test": final_test_of(files),
+        "calibration": calibration_of(files),
+        "unknown": unknown_of(files),
+        "class_tables": worst,
+        "class_file": class_file,
+        "absence": {task: absence_of(task, files.tasks, "drawn") for task in (CLASSIFICATION, DETECTION)},
+        "pictures": _pictures(files.exp_dir / "reports"),
+        "hard_cases": hard_cases_of(files),
+    }
 
 
-def _read_optional(path: Path) -> dict[str, Any]:
-    """Return what a JSON file holds, or nothing when it is not there."""
-    return read_json(path) if path.is_file() else {}
+def _run(files: ExperimentFiles) -> dict[str, Any]:
+    """Return what the sections from the curves to the files show."""
+    run = files.run
+    return {
+        "subtitle": _subtitle(files),
+        "epochs": [grid_of(f"{task}, by epoch", entries) for task, entries in files.history.items() if entries],
+        "has_run": bool(run),
+        "training_tables": training_tables(files),
+        "other_facts": other_facts(files),
+        "decisions": decision_tables(files),
+        "has_decisions": "decisions" in run,
+        "data_tables": list(tables_of("", part(run, "data"))),
+        "skipped": _skipped(run),
+        "classes": _classes(files.class_map),
+        "settings": _settings(files),
+        "config_text": files.config_text,
+        "files": _files(files.exp_dir),
+    }
 
 
-def _read_config(path: Path) -> tuple[str, DictConfig]:
-    """Return the text of the configuration and its keys; empty when it is not there."""
-    empty = OmegaConf.create({})
-    if not path.is_file():
-        return "", empty
-    try:
-        text = path.read_text(encoding="utf-8")
-        config = OmegaConf.create(yaml.safe_load(text))
-    except (OSError, ValueError, yaml.YAMLError) as err:  # ValueError: not UTF-8
-        reason = " ".join(str(err).split())  # YAML's texts have several lines
-        raise PillError(
-            f"no report can be written: {path} cannot be read: {reason}; wanted the configuration the run saved. "
-            "Restore it, or delete it to get the page without it."
-        ) from err
-    return text, config if isinstance(config, DictConfig) else empty
-
-
-def _tasks_of(config: DictConfig, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str] | None:
-    """Return the tasks the run was configured for, or else those that have an epoch; None when neither is known."""
-    configured = OmegaConf.select(config, "train.tasks")
-    return list(configured) if configured else [task for task, entries in history.items() if entries] or None
+def _subtitle(files: ExperimentFiles) -> str:
+    """Say what kind of run this is, as far as its files tell, and how old the page is."""
+    run = files.run
+    stage, seconds = part(run, "selection").get("stage"), number(run, "seconds")
+    facts = [
+        "PillSnap report",
+        f"stage {stage}" if stage is not None else "",
+        " and ".join(files.tasks or []),
+        f"trained on {run['device']}" if run.get("device") else "",
+        f"in {duration_text(seconds)}" if seconds is not None else "",
+        f"page written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    ]
+    return " · ".join(fact for fact in facts if fact)
 
 
 def _pictures(reports: Path) -> dict[str, list[Picture]]:
@@ -148,6 +162,8 @@ def _pictures(reports: Path) -> dict[str, list[Picture]]:
             *load_pictures(reports, "roc_*.png", "ROC curves, one drug against the rest"),
             *load_pictures(reports, "pr_*.png", "Precision-recall curves, one drug against the rest"),
         ],
+        "calibration": load_pictures(reports, "calibration*.png", "How often answers are right by stated confidence"),
+        "unknown": load_pictures(reports, "risk_coverage*.png", "Wrong answers by the share of pills answered"),
         "detections": load_pictures(
             reports, "detections/*.png", "Photograph with found and labelled pills", is_photo=True
         ),
@@ -157,13 +173,13 @@ def _pictures(reports: Path) -> dict[str, list[Picture]]:
 def _classes(class_map: Mapping[str, Any]) -> dict[str, Any]:
     """Return how many classes there are, and a table of the first of them."""
     codes, names = class_map.get("codes", []), class_map.get("names", {})
-    rows = [[str(number), code, names.get(code, "")] for number, code in enumerate(codes[:_MAX_CLASSES_LISTED])]
+    rows = [[str(index), code, names.get(code, "")] for index, code in enumerate(codes[:_MAX_CLASSES_LISTED])]
     return {"count": len(codes), "table": Table("Classes", ["number", "code", "name"], rows)}
 
 
 def _skipped(run: Mapping[str, Any]) -> str:
     """Say how many samples the tasks could not read."""
-    counts = {task: facts.get("skipped") for task, facts in run.get("tasks", {}).items()}
+    counts = {task: facts.get("skipped") for task, facts in part(run, "tasks").items()}
     known = {task: count for task, count in counts.items() if count is not None}
     if not known:
         return "No count of unreadable pictures was recorded."
@@ -172,22 +188,13 @@ def _skipped(run: Mapping[str, Any]) -> str:
     )
 
 
-def _run_tables(run: Mapping[str, Any]) -> list[Table]:
-    """Return the run's facts as tables, but those that have a place of their own on the page."""
-    placed = {"data", "decisions", "evaluation"}
-    facts = {key: value for key, value in run.items() if key not in placed}
-    plain = {key: value for key, value in facts.items() if not isinstance(value, Mapping)}
-    nested = {key: value for key, value in facts.items() if isinstance(value, Mapping)}
-    return [*tables_of("Run", plain), *tables_of("", nested)]
-
-
-def _settings(config: DictConfig) -> Table:
+def _settings(files: ExperimentFiles) -> Table:
     """Return the settings that runs are compared by."""
-    values = {key: OmegaConf.select(config, key) for key in _KEY_SETTINGS}
+    values = {key: OmegaConf.select(files.config, key) for key in KEY_SETTINGS}
     plain = {
         key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in values.items()
     }
-    return Table("Settings", [], [[key, text_of("seed", value)] for key, value in plain.items() if value is not None])
+    return Table("", [], [[key, text_of("seed", value)] for key, value in plain.items() if value is not None])
 
 
 def _files(exp_dir: Path) -> list[tuple[str, str, str]]:
@@ -203,17 +210,3 @@ def _files(exp_dir: Path) -> list[tuple[str, str, str]]:
             name = path.relative_to(exp_dir).as_posix()
             rows.append((name, f"{path.stat().st_size:,}", f"../{quote(name)}"))
     return rows
-
-
-def _write(page: str, path: Path) -> Path:
-    """Write the page, whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except OSError as err:
-        raise PillError(
-            f"{path} cannot be written: {err.strerror}; wanted to put the report there. Check that the folder is "
-            "writable and has free space."
-        ) from err
-    return path

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pillsnap.evaluation.report_files import ExperimentFiles
+from pillsnap.evaluation.report_values import interval, number, part, share_text
+
 CLASSIFICATION, DETECTION, END_TO_END = "classification", "detection", "end_to_end"
 _SPLITS = {
     "test": "Test split: pictures that were used neither for training nor for choosing the models.",
@@ -20,6 +23,8 @@ class Figure:
     label: str
     value: str
     meaning: str
+    interval: str = ""
+    """The 95 % interval as text; empty where none was computed."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +44,34 @@ class _Kind:
     form: str
     meaning: str
 
+    def text(self, value: float) -> str:
+        return share_text(value) if self.form.endswith("%") else format(value, self.form)
+
+    def interval_text(self, pair: tuple[float, float] | None) -> str:
+        return f"{self.text(pair[0])} to {self.text(pair[1])}" if pair else ""
+
 
 _TITLES = {
     CLASSIFICATION: "One pill in the picture: which drug?",
     DETECTION: "Several pills: where are they?",
     END_TO_END: "Several pills: right place and right drug",
 }
+_TIMED = {
+    "single": "One pill",
+    "combo": "Several pills",
+    "classifier": "Naming model alone",
+    "detector": "Finding model alone",
+}
 _KINDS = {
     CLASSIFICATION: (
         _Kind(("acc", "accuracy"), "Accuracy", ".1%", "photographs named correctly"),
         _Kind(("macro_f1",), "Macro F1", ".3f", "mean over the drugs; rare ones count as much as common ones"),
-        _Kind(("top5",), "Top-5", ".1%", "the right drug is among the first five"),
+        _Kind(("top5", "top5_accuracy"), "Top-5", ".1%", "the right drug is among the first five"),
         _Kind(("val_loss", "loss"), "Loss", ".3f", "cross entropy; lower is better"),
     ),
     DETECTION: (
-        _Kind(("mAP@0.5",), "mAP@0.5", ".3f", "boxes that overlap a pill by half count as found"),
-        _Kind(("mAP@0.5:0.95",), "mAP@0.5:0.95", ".3f", "the same, mean over ever tighter overlaps"),
+        _Kind(("mAP@0.5", "mAP_0.5"), "mAP@0.5", ".3f", "boxes that overlap a pill by half count as found"),
+        _Kind(("mAP@0.5:0.95", "mAP_0.5_0.95"), "mAP@0.5:0.95", ".3f", "the same, mean over ever tighter overlaps"),
         _Kind(("precision",), "Precision", ".1%", "boxes that hold a pill, at the confidence used in practice"),
         _Kind(("recall",), "Recall", ".1%", "pills that were found, at the same confidence"),
     ),
@@ -67,42 +84,66 @@ _KINDS = {
 }
 
 
-def headline(
-    metrics: Mapping[str, Any], evaluation: Mapping[str, Any], tasks: Sequence[str] | None
-) -> tuple[str, list[Group]]:
-    """Choose the figures a reader wants first: of the test split, else of the validation split.
-
-    Args:
-        metrics: What `metrics.json` holds; empty when there is none.
-        evaluation: Figures of the best models with the name of their `split`; empty when there are none.
-        tasks: Tasks of the run; None when nothing tells.
+def chosen_figures(files: ExperimentFiles) -> tuple[str, Mapping[str, Any]]:
+    """Choose the figures a reader wants first: of the test split, else the val split, else of the last epochs.
 
     Returns:
-        The sentence that names the split, and one group a task (and one for both together).
+        The sentence that names the split, and the figures by task; none when nothing was recorded.
     """
-    figures: Mapping[str, Any]
-    if metrics.get("test"):
-        split, figures = _SPLITS["test"], metrics["test"]
-    elif evaluation:
-        name = str(evaluation.get("split", "val"))
-        split, figures = _SPLITS.get(name, f"{name} split, best models."), evaluation
-    elif metrics.get("latest"):
-        epochs = ", ".join(f"{task}: epoch {entry['epoch']}" for task, entry in metrics["latest"].items())
-        split, figures = f"Validation split, last epoch of each task ({epochs}).", metrics["latest"]
-    else:
-        split, figures = "No figures were recorded: reports/metrics.json is missing or has no epoch.", {}
-    return split, [_group(name, figures.get(name), tasks) for name in _TITLES]
+    metrics, evaluation = files.metrics, part(files.run, "evaluation")
+    if test := part(metrics, "test") or part(files.final_test, "test_results"):
+        return _SPLITS["test"], test
+    if figures := evaluation or part(metrics, "val"):
+        name = str(figures.get("split", "val"))
+        return _SPLITS.get(name, f"{name} split, best models."), figures
+    if latest := part(metrics, "latest"):
+        epochs = ", ".join(f"{task}: epoch {entry['epoch']}" for task, entry in latest.items())
+        return f"Validation split, last epoch of each task ({epochs}).", latest
+    return "No figures were recorded: reports/metrics.json is missing or has no epoch.", {}
 
 
-def _group(name: str, figures: Mapping[str, Any] | None, tasks: Sequence[str] | None) -> Group:
+def headline(files: ExperimentFiles) -> tuple[str, list[Group]]:
+    """Return the sentence that names the split, and one group of figures a task, for both together, and for speed."""
+    split, figures = chosen_figures(files)
+    groups = [_group(name, part(figures, name), files.tasks) for name in _TITLES]
+    return split, [*groups, latency_group(files.latency)]
+
+
+def latency_group(latency: Mapping[str, Any]) -> Group:
+    """Return how long an answer takes, from what `pillsnap latency` measured (MEA-1)."""
+    shown = []
+    for name, label in _TIMED.items():
+        timed = part(latency, name)
+        middle, slow, slowest = (number(timed, key) for key in ("p50_ms", "p95_ms", "p99_ms"))
+        if slow is None:
+            continue
+        meaning = ["95 of 100 answers are faster"]
+        meaning += [] if middle is None else [f"half of them take at most {milliseconds_text(middle)}"]
+        meaning += [] if slowest is None else [f"99 of 100 at most {milliseconds_text(slowest)}"]
+        shown.append(Figure(label, milliseconds_text(slow), "; ".join(meaning)))
+    if not shown:
+        return Group("How long an answer takes", [], "No times were measured: pillsnap latency does it.")
+    counts = number(part(latency, "single") or part(latency, "combo"), "n")
+    notes = [f"measured on {latency['device']}"] if latency.get("device") else []
+    notes += [f"{counts:,} answers each, one at a time"] if counts is not None else []
+    return Group("How long an answer takes", shown, "; ".join(notes))
+
+
+def milliseconds_text(value: float) -> str:
+    """Return a time with the precision that a reader can use."""
+    return f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+def _group(name: str, figures: Mapping[str, Any], tasks: Sequence[str] | None) -> Group:
     """Return the figures of one task that are there."""
     if not figures:
         return Group(_TITLES[name], [], absence_of(name, tasks, "measured"))
     shown = []
     for kind in _KINDS[name]:
-        value = next((figures[key] for key in kind.keys if figures.get(key) is not None), None)
+        value = number(figures, *kind.keys)
         if value is not None:
-            shown.append(Figure(kind.label, format(value, kind.form), kind.meaning))
+            pair = interval(part(figures, "intervals"), *kind.keys)
+            shown.append(Figure(kind.label, kind.text(value), kind.meaning, kind.interval_text(pair)))
     return Group(_TITLES[name], shown, _counts(figures))
 
 
@@ -123,8 +164,8 @@ def absence_of(name: str, tasks: Sequence[str] | None, verb: str) -> str:
 
 def _counts(figures: Mapping[str, Any]) -> str:
     """Say how many pictures and boxes the figures are from, how many were unreadable, and by which tool."""
-    words = {"n": "pictures", "n_images": "pictures", "n_boxes": "labelled pills"}
-    parts = [f"{figures[key]:,} {word}" for key, word in words.items() if key in figures]
+    nouns = {"n": "pictures", "n_images": "pictures", "n_boxes": "labelled pills"}
+    parts = [f"{figures[key]:,} {noun}" for key, noun in nouns.items() if isinstance(figures.get(key), int)]
     if figures.get("n_broken"):
         parts.append(f"unreadable pictures left out: {figures['n_broken']:,}")
     if "tool" in figures:

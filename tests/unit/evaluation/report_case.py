@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from pillsnap.evaluation.metrics_file import dump_metrics_json
 from pillsnap.evaluation.plot_confusion import plot_confusion_matrix
 from pillsnap.evaluation.plot_curves import plot_roc_pr_curves
 from pillsnap.evaluation.plot_detections import plot_detection_results
 from pillsnap.evaluation.plot_history import plot_history
+from pillsnap.evaluation.report_files import ExperimentFiles
 from pillsnap.jsonfile import save_json
 
 NAMES = {"K-000001": "타이레놀정", "K-000002": "<script>alert(1)</script>"}
@@ -47,3 +49,11 @@ def build_experiment(exp_dir: Path) -> Path:
     config = "train:\n  tasks: [classification, detection]\n  lr: 0.0002\n  seed: 42\n"
     (exp_dir / "config.yaml").write_text(config, encoding="utf-8")
     return exp_dir
+
+
+def files_of(exp_dir: Path = Path("runs", "none"), *, tasks: list[str] | None = None, **parts: Any) -> ExperimentFiles:
+    """Return an experiment that holds only the given files."""
+    names = ("metrics", "run", "verdict", "checks", "advice", "calibration", "unknown", "latency", "final_test")
+    empty: dict[str, Any] = dict.fromkeys((*names, "class_map"), {})
+    config = OmegaConf.create({"train": {"tasks": tasks}} if tasks else {})
+    return ExperimentFiles(**{**empty, "exp_dir": exp_dir, "config_text": "", "config": config, **parts})

@@ -126,7 +126,7 @@ def test_only_the_first_of_many_classes_are_listed(tmp_path: Path) -> None:
     codes = ", ".join(f'"K-{number:06d}"' for number in range(5000))
     (tmp_path / "class_map.json").write_text(f'{{"codes": [{codes}], "names": {{}}}}')
     text = Page(write_report(tmp_path)).text
-    assert "Classes: 5,000, the first 200 listed" in text
+    assert "Drugs: 5,000, the first 200 listed" in text
     assert "K-000199" in text
     assert "K-000200" not in text
 
@@ -134,7 +134,7 @@ def test_only_the_first_of_many_classes_are_listed(tmp_path: Path) -> None:
 def test_a_run_without_decisions_says_so(tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "run.json").write_text('{"decisions": [], "device": "cpu"}')
-    assert "The run took no decision of its own" in Page(write_report(tmp_path)).text
+    assert "None: everything was done as configured." in Page(write_report(tmp_path)).text
 
 
 def test_a_missing_experiment_is_named(tmp_path: Path) -> None:

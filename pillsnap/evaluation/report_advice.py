@@ -1,0 +1,98 @@
+"""The advice section: what the advisor recommends, from which figures, and the overrides to paste (ADV-1, ADV-2)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pillsnap.evaluation.report_files import ExperimentFiles
+from pillsnap.evaluation.report_values import minute_text, number, plain_text, rows, words
+
+_CHOICES = {"1", "2", "3"}
+_RECOMMENDATIONS = {
+    "RECOMMEND_PROCEED": "Go on to the next stage",
+    "SUGGEST_OPTIMIZE": "Improve this run before going on",
+    "WARN_STOP": "Stop here and look at data and model",
+}
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One thing to change: why, and how."""
+
+    text: str
+    figure: str
+    """The figure it comes from with its value, for example "classification.accuracy 0.76"."""
+    change: str
+    """The configuration key and its new value; empty where no setting changes."""
+    override: str
+    """The same, ready to paste."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What the advice section shows; all empty when no advice was written."""
+
+    title: str
+    """The recommendation in words."""
+    message: str
+    reason: str
+    score: str
+    suggestions: list[Suggestion]
+    options: list[str]
+    choice: str
+    time: str
+    command: str
+    """Trains again with every suggested override; empty where nothing is to be overridden."""
+    is_proceed: bool
+
+
+def advice_of(files: ExperimentFiles) -> Advice:
+    """Return what `advice.json` holds."""
+    advice = files.advice
+    name = words(advice, "recommendation")
+    suggestions = [_suggestion(entry, files) for entry in rows(advice, "suggestions")]
+    score = number(advice, "performance_score")
+    options = advice.get("user_options")
+    overrides = list(dict.fromkeys(entry.override for entry in suggestions if entry.override))
+    return Advice(
+        title=_RECOMMENDATIONS.get(name, name.replace("_", " ").capitalize()),
+        message=words(advice, "message"),
+        reason=words(advice, "reason").replace("_", " "),
+        score="" if score is None else f"{score:.3f}",
+        suggestions=suggestions,
+        options=[str(option) for option in options] if isinstance(options, list) else [],
+        choice=_choice(advice),
+        time=minute_text(advice.get("time")),
+        command=_command(files, overrides) if overrides else "",
+        is_proceed=name == "RECOMMEND_PROCEED",
+    )
+
+
+def _command(files: ExperimentFiles, overrides: list[str]) -> str:
+    """Return the command that trains again as before but for the overrides, beside this experiment."""
+    exp_dir = files.exp_dir
+    words_of_it = ["pillsnap", "train", "--cfg", str(exp_dir / "config.yaml"), f"paths.exp_dir={exp_dir}_next"]
+    return shlex.join([*words_of_it, *overrides])
+
+
+def _choice(advice: Mapping[str, Any]) -> str:
+    """Say what the user chose; nobody is asked where there is no terminal."""
+    choice = words(advice, "user_choice")
+    if choice in _CHOICES:
+        return f"Chosen: {choice}."
+    return "Nobody has chosen yet." if advice else ""
+
+
+def _suggestion(entry: Mapping[str, Any], files: ExperimentFiles) -> Suggestion:
+    """Return one suggestion in the page's language."""
+    value, key = entry.get("value"), words(entry, "key")
+    figure = words(entry, "figure")
+    return Suggestion(
+        text=words(entry, "text_en") or words(entry, "text"),
+        figure=f"{figure} {plain_text(value)}".strip() if figure else "",
+        change=f"{key} = {plain_text(entry.get('new_value'))}" if key and entry.get("new_value") is not None else "",
+        override=words(entry, "override"),
+    )
