@@ -10,17 +10,13 @@ import pytest
 
 from pillsnap.errors import PillError
 from pillsnap.evaluation.logit_store import LogitStore
+from tests.unit.evaluation.classifier_case import softmax
 
 pytestmark = pytest.mark.req("VAL-1")
 
 
 def logits_of(num_rows: int, num_classes: int = 12, offset: float = 100.0) -> np.ndarray:
     return (np.random.default_rng(0).normal(0, 4, (num_rows, num_classes)) + offset).astype(np.float32)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def test_logits_come_back_within_half_precision_of_their_distance_to_the_largest() -> None:

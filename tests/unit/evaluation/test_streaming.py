@@ -11,29 +11,13 @@ from pillsnap.data.preprocess import ClassifierInput
 from pillsnap.errors import DataError, NonFiniteLossError
 from pillsnap.evaluation.classification import classification_figures, evaluate_classification_metrics
 from pillsnap.evaluation.predictions import classify_loader
-from pillsnap.evaluation.streaming import AnswerStream, ClassificationPredictions, summarise
 from pillsnap.training.losses import TargetWeightedCrossEntropy
+from tests.unit.evaluation.classifier_case import softmax, streamed
 
 pytestmark = pytest.mark.req("VAL-1")
 
 SPEC = ClassifierInput(size_px=2, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), frame_fit="pad")
 CROSS_ENTROPY = torch.nn.CrossEntropyLoss()
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def streamed(
-    logits: np.ndarray, labels: np.ndarray, batch: int = 7, *, keep: bool = False
-) -> ClassificationPredictions:
-    stream = AnswerStream()
-    for start in range(0, len(logits), batch):
-        part = torch.from_numpy(labels[start : start + batch])
-        stream.add(part, list(range(start, start + len(part))))
-        stream.add_answers(summarise(torch.from_numpy(logits[start : start + batch]), part))
-    return stream.finish(0.0, [])
 
 
 def case(seed: int) -> tuple[np.ndarray, np.ndarray]:
