@@ -23,7 +23,7 @@ from typing import Any
 
 from pillsnap.data.randomness import sample_generator
 from pillsnap.data.synthetic_blemishes import MIN_COMBOS, MIN_SINGLES, Faults, plant_blemishes
-from pillsnap.data.synthetic_drugs import Drug, invent_drugs
+from pillsnap.data.synthetic_drugs import invent_drugs, invent_more_drugs
 from pillsnap.data.synthetic_jobs import JobCost, Studio, draw_job, prepare_worker
 from pillsnap.data.synthetic_journal import JOURNAL_NAME, finished_jobs, journal, note
 from pillsnap.data.synthetic_layout import GRID_SIZE, Job, max_combo_pictures, plan_jobs
@@ -33,7 +33,7 @@ from pillsnap.jsonfile import read_json, save_json
 STARTED_NAME, COMPLETE_NAME = "synthetic.started.json", "synthetic.json"
 DRAWN_FOLDERS = ("train", "val", "data")
 COUNTS = ("num_drugs", "num_singles", "num_combos", "num_labels")
-RECIPE = 1  # raised whenever the same spec would draw other bytes
+RECIPE = 2  # raised whenever the same spec would draw other bytes
 MAX_DRUGS = 5_000
 BYTES_PER_PIXEL = 1.45  # of a picture file: 1.43 at full size, 1.41 at a quarter
 PIXELS_PER_PROCESS = 20_000_000  # starting a process costs about what drawing so many pixels does
@@ -260,13 +260,10 @@ def _require_space(root: Path, spec: SyntheticSpec, jobs: list[Job], done: set[i
 
 
 def _plan(spec: SyntheticSpec) -> list[Job]:
-    drugs = invent_drugs(spec.num_drugs + spec.num_unknown_drugs, spec.seed)
-    order = sample_generator(spec.seed, "unknown drugs").permutation(len(drugs))
-    unknown = sorted(int(i) for i in order[: spec.num_unknown_drugs])
-    known: list[Drug] = [drug for i, drug in enumerate(drugs) if i not in set(unknown)]
+    known = invent_drugs(spec.num_drugs, spec.seed)
     return plan_jobs(
         known,
-        [drugs[i] for i in unknown],
+        invent_more_drugs(spec.num_unknown_drugs, spec.seed, known),
         singles_per_drug=spec.singles_per_drug,
         num_combos=spec.num_combos,
         seed=spec.seed,

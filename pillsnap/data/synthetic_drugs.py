@@ -141,8 +141,27 @@ def invent_drugs(num_drugs: int, seed: int) -> list[Drug]:
     """Return `num_drugs` different drugs, sorted by code; the same list for the same arguments."""
     rng = sample_generator(seed, "drugs")
     numbers = rng.choice(np.arange(1, MAX_CODE_NUMBER), size=num_drugs, replace=False)
-    imprints: set[tuple[str, str]] = set()
-    looks: list[FloatArray] = []
+    return _invent(numbers, set(), [], rng)
+
+
+def invent_more_drugs(num_drugs: int, seed: int, known: Sequence[Drug]) -> list[Drug]:
+    """Return `num_drugs` drugs that differ from each other and from `known` as those do among themselves.
+
+    They are sorted by code. `known` does not depend on how many more there are, so that data sets with and without
+    unknown drugs show the same pills otherwise.
+    """
+    rng = sample_generator(seed, "more drugs")
+    taken = {int(drug.code.removeprefix("K-")) for drug in known}
+    free = np.setdiff1d(np.arange(1, MAX_CODE_NUMBER), sorted(taken))
+    imprints = {(drug.front.text, drug.back.text) for drug in known}
+    looks = [_look(drug.shape, drug.colors) for drug in known]
+    return _invent(rng.choice(free, size=num_drugs, replace=False), imprints, looks, rng)
+
+
+def _invent(
+    numbers: NDArray[np.integer], imprints: set[tuple[str, str]], looks: list[FloatArray], rng: np.random.Generator
+) -> list[Drug]:
+    """Return a drug a code number, none with the `imprints` and as few as can be with the `looks` there are."""
     drugs = []
     start = int(rng.integers(len(SHAPE_CYCLE)))
     for index, number in enumerate(numbers):

@@ -269,6 +269,19 @@ def test_unknown_drugs_occur_in_the_val_part_only(tmp_path: Path) -> None:
     assert val_combo_labels & train
 
 
+def test_unknown_drugs_change_no_known_one(tmp_path: Path) -> None:
+    for num_unknown in (0, 2):
+        draw_dataset(
+            tmp_path / str(num_unknown),
+            SyntheticSpec(
+                num_drugs=2, singles_per_drug=2, num_combos=0, width=160, height=200, num_unknown_drugs=num_unknown
+            ),
+        )
+    without, with_unknown = (sorted((tmp_path / name / "train").rglob("*.png")) for name in ("0", "2"))
+    assert [path.name for path in without] == [path.name for path in with_unknown]
+    assert [path.read_bytes() for path in without] == [path.read_bytes() for path in with_unknown]
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillsnap.data.synthetic_drugs import COLORS, SHAPES, invent_drugs
+from pillsnap.data.synthetic_drugs import COLORS, SHAPES, invent_drugs, invent_more_drugs
 
 
 def test_the_same_seed_invents_the_same_drugs() -> None:
@@ -34,3 +34,11 @@ def test_every_shape_occurs_and_only_capsules_have_two_colours() -> None:
 def test_sizes_make_pills_of_190_to_430_pixels_at_full_size() -> None:
     long_px = [22 * drug.long_mm for drug in invent_drugs(200, seed=42)]
     assert 190 <= min(long_px) <= max(long_px) <= 430
+
+
+def test_more_drugs_have_codes_and_imprints_of_their_own() -> None:
+    known = invent_drugs(60, seed=42)
+    more = invent_more_drugs(20, 42, known)
+    assert more == invent_more_drugs(20, 42, known) != invent_more_drugs(20, 43, known)
+    assert len({drug.code for drug in known + more}) == 80
+    assert len({(drug.front.text, drug.back.text) for drug in known + more}) == 80
