@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pillsnap.data.randomness import sample_generator
 from pillsnap.data.synthetic_blemishes import MIN_COMBOS, MIN_SINGLES, Faults, plant_blemishes
 from pillsnap.data.synthetic_drugs import invent_drugs, invent_more_drugs
 from pillsnap.data.synthetic_jobs import JobCost, Studio, draw_job, prepare_worker
