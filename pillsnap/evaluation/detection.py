@@ -21,7 +21,10 @@ from pillsnap.evaluation.arrays import FloatValues, Values, as_floats
 MAP_TOOL = (
     f"torchmetrics {torchmetrics.__version__} MeanAveragePrecision (faster-coco-eval {faster_coco_eval.__version__})"
 )
-_MAX_DETECTIONS = [1, 10, 100]
+MAX_DETECTIONS = 100
+"""Boxes that count in a picture, the most confident ones."""
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_POINTS = np.linspace(0, 1, 101)
 
 
 def evaluate_detection_metrics(
@@ -53,7 +56,7 @@ def evaluate_detection_metrics(
             f"{len(targets)}; wanted one of each for every picture. Pass both lists in the same order."
         )
     target_boxes = [box_array(target["boxes_xyxy"], index) for index, target in enumerate(targets)]
-    found = [_boxes_and_scores(prediction, index) for index, prediction in enumerate(predictions)]
+    found = [boxes_and_scores(prediction, index) for index, prediction in enumerate(predictions)]
     num_boxes = require_targets(target_boxes)
     used = [(boxes[scores >= conf_threshold], scores[scores >= conf_threshold]) for boxes, scores in found]
     num_found = sum(len(boxes) for boxes, _ in used)
@@ -141,8 +144,16 @@ def require_targets(target_boxes: Sequence[FloatArray]) -> int:
     return num_boxes
 
 
-def _boxes_and_scores(prediction: Mapping[str, Values], picture: int) -> tuple[FloatArray, FloatArray]:
-    """Return the checked boxes (N, 4) and scores (N,) of one picture."""
+def boxes_and_scores(prediction: Mapping[str, Values], picture: int) -> tuple[FloatArray, FloatArray]:
+    """Return the boxes (N, 4) and scores (N,) of one picture.
+
+    Args:
+        prediction: `boxes_xyxy` and `scores`.
+        picture: Position of the picture, for the message.
+
+    Raises:
+        ValueError: They have the wrong shape, are not finite, or are not one score a box.
+    """
     boxes = box_array(prediction["boxes_xyxy"], picture)
     scores = np.asarray(as_floats(prediction["scores"]), np.float32).reshape(-1)
     if len(scores) != len(boxes) or not np.isfinite(scores).all():
@@ -157,7 +168,13 @@ def _mean_average_precision(
     found: Sequence[tuple[FloatArray, FloatArray]], target_boxes: Sequence[FloatArray]
 ) -> dict[str, float]:
     """Return COCO's mAP over IoU 0.5 and 0.5:0.95, all boxes labelled with the one class."""
-    metric = MeanAveragePrecision(backend="faster_coco_eval", max_detection_thresholds=_MAX_DETECTIONS)
+    # torchmetrics' own thresholds are float32: a recall of exactly 14/25 would miss the point at 0.56000000238.
+    metric = MeanAveragePrecision(
+        backend="faster_coco_eval",
+        iou_thresholds=IOU_THRESHOLDS.tolist(),
+        rec_thresholds=RECALL_POINTS.tolist(),
+        max_detection_thresholds=[1, 10, MAX_DETECTIONS],
+    )
     metric.warn_on_many_detections = False  # the cut at 100 is wanted
     metric.update(
         [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pillsnap.errors import DataError
-from pillsnap.evaluation.end_to_end import Answer, evaluate_end_to_end
+from pillsnap.evaluation.end_to_end import Answer, end_to_end_intervals, evaluate_end_to_end
 
 pytestmark = pytest.mark.req("VAL-2")
 
@@ -77,3 +77,19 @@ def test_lists_of_different_length_are_refused() -> None:
 def test_a_box_without_a_code_is_refused(one_answer: Answer, target: tuple[list[list[float]], list[str]]) -> None:
     with pytest.raises(ValueError, match=r"picture 0 has 1 boxes, 1 scores and .*; wanted one score and one code a b"):
         evaluate_end_to_end([one_answer], [target])
+
+
+def test_intervals_are_over_pictures_and_hold_the_figures() -> None:
+    answers = [answer((LEFT, "K-1")), answer((LEFT, "K-9")), answer((LEFT, "K-1"), (FAR, "K-1"))] * 10
+    targets = [([LEFT], ["K-1"])] * 30
+    intervals = end_to_end_intervals(answers, targets)
+    figures = evaluate_end_to_end(answers, targets)
+    assert intervals["box_recall"] == [1.0, 1.0]
+    for name in ("recall", "precision", "f1", "drug_accuracy_on_found"):
+        interval = intervals[name]
+        assert interval is not None
+        assert interval[0] < figures[name] < interval[1]
+
+
+def test_intervals_of_one_shot_say_nothing() -> None:
+    assert end_to_end_intervals([answer((LEFT, "K-1"))] * 2, [([LEFT], ["K-1"])] * 2, ["s", "s"])["recall"] is None
