@@ -57,7 +57,7 @@ def note_accepted(run: AcceptedRun) -> None:
     """Add a run to the file of its neighbours; one that stands there already is not written again.
 
     Raises:
-        PillError: The file cannot be written.
+        PillError: The file cannot be read or written.
     """
     path = accepted_path(Path(run.exp_dir))
     identity = (run.stage, run.exp_dir, run.checkpoint)
@@ -77,10 +77,12 @@ def note_accepted(run: AcceptedRun) -> None:
 
 
 def read_accepted(path: Path) -> Iterator[AcceptedRun]:
-    """Yield the runs in the order they were accepted; a line that is no whole entry is left out with a warning."""
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+    """Yield the runs in the order they were accepted; a line that is no whole entry is left out with a warning.
+
+    Raises:
+        PillError: There is a file, and it cannot be read.
+    """
+    for number, line in enumerate(_read(path).split("\n"), start=1):
         if not line.strip():
             continue
         run = _run_of(line)
@@ -88,6 +90,18 @@ def read_accepted(path: Path) -> Iterator[AcceptedRun]:
             logger.warning("%s:%d is no entry of an accepted run and is left out", path, number)
         else:
             yield run
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise PillError(
+            f"{path} cannot be read: {error.strerror}; wanted the list of accepted runs, without which nobody sees a "
+            "run fall behind them. Check that it is a file and its permissions."
+        ) from error
 
 
 def _run_of(line: str) -> AcceptedRun | None:
