@@ -23,6 +23,11 @@ VERBS = {
     "final-test": ("pillsnap.cli.final_test", "final_test", "Judge a completed stage 4 on the test split, once."),
     "data": ("pillsnap.cli.data", "app", "Look at a data set."),
     "synth": ("pillsnap.cli.synth", "synth", "Draw a synthetic data set in the AI Hub 576 layout."),
+    "hard-cases": (
+        "pillsnap.cli.hard_cases",
+        "hard_cases",
+        "Show the answers of a run worth a second look, as a page.",
+    ),
     "config": ("pillsnap.cli.config", "config", "Check a configuration and print what it comes to."),
 }
 

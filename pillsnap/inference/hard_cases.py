@@ -31,6 +31,7 @@ logger = logging.getLogger("pillsnap")
 
 FOLDER = "hard_cases"
 THUMBNAILS = "thumbnails"  # below FOLDER
+SUMMARY, REFERENCES = "summary.json", "references.json"  # in FOLDER: counts of a judgement, drug -> its picture
 PREDICT = "predict"  # name of the file that `pillsnap predict` fills
 THUMBNAIL_PX, CROP_PX = 320, 160
 CROP_PADDING = 0.1  # a fraction of the box, at each end
