@@ -14,15 +14,14 @@ _COLUMNS = {
     "recall": "named correctly",
     "precision": "right when named",
     "f1": "F1",
-    "confidence": "mean confidence",
+    "mean_confidence": "mean confidence",
 }
 
 
 def class_tables(files: ExperimentFiles) -> tuple[list[Table], str]:
     """Return the worst drugs and the most frequent confusions, and the name of the file that has all of them.
 
-    Reads `reports/per_class_test.csv`, else `per_class_val.csv`: one row a drug with `code`, `name`, `n`, `precision`,
-    `recall`, `f1`, the mean confidence, what it was most often taken for, and how often.
+    Reads `reports/per_class_test.csv`, else `per_class_val.csv`, as `per_class.write_per_class` writes them.
     """
     reports = files.exp_dir / "reports"
     for split in ("test", "val"):
@@ -39,7 +38,7 @@ def _worst(rows: Sequence[Mapping[str, str]], split: str) -> Table:
     ranked = sorted(rows, key=lambda row: (_number(row, "f1") or 0.0, -(_number(row, "n") or 0.0)))
     wrong = [row for row in ranked if (_number(row, "f1") or 0.0) < 1.0]
     title = f"worst drugs, {split} split; {len(wrong):,} of {len(rows):,} were not always named correctly"
-    columns = [key for key in _COLUMNS if any(_cell(row, key) for row in wrong)]
+    columns = [key for key in _COLUMNS if any(row.get(key) for row in wrong)]
     cells = [[_drug(row), *(_text(key, row) for key in columns)] for row in wrong[:_MAX_ROWS]]
     return Table(title, ["drug", *(_COLUMNS[key] for key in columns)], cells)
 
@@ -48,7 +47,7 @@ def _confusions(rows: Sequence[Mapping[str, str]], files: ExperimentFiles, split
     """Return which drug was most often taken for which."""
     pairs = []
     for row in rows:
-        taken_for, times = _cell(row, "most_taken_for"), _number(row, "times")
+        taken_for, times = row.get("most_taken_for"), _number(row, "times")
         if taken_for and times:
             pairs.append((int(times), _drug(row), files.drug(taken_for), int(_number(row, "n") or 0)))
     ranked = sorted(pairs, key=lambda pair: (-pair[0], pair[1]))[:_MAX_ROWS]
@@ -56,18 +55,9 @@ def _confusions(rows: Sequence[Mapping[str, str]], files: ExperimentFiles, split
     return Table(f"most frequent confusions, {split} split", ["drug", "was taken for", "pictures"], cells)
 
 
-def _cell(row: Mapping[str, str], key: str) -> str:
-    """Return a cell by the name of its column, whatever its case and spaces."""
-    if key in row:
-        return row[key]
-    wanted = key.replace("_", " ")
-    found = [value for name, value in row.items() if name.replace("_", " ").strip().lower().endswith(wanted)]
-    return found[0] if found else ""
-
-
 def _number(row: Mapping[str, str], key: str) -> float | None:
     try:
-        return float(_cell(row, key))
+        return float(row.get(key, ""))
     except ValueError:
         return None
 
@@ -83,4 +73,4 @@ def _text(key: str, row: Mapping[str, str]) -> str:
 
 
 def _drug(row: Mapping[str, str]) -> str:
-    return f"{_cell(row, 'code')} {_cell(row, 'name')}".strip()
+    return f"{row.get('code', '')} {row.get('name', '')}".strip()

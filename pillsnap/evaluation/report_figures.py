@@ -71,7 +71,7 @@ _KINDS = {
     ),
     DETECTION: (
         _Kind(("mAP@0.5", "mAP_0.5"), "mAP@0.5", ".3f", "boxes that overlap a pill by half count as found"),
-        _Kind(("mAP@0.5:0.95", "mAP_0.5_0.95"), "mAP@0.5:0.95", ".3f", "the same, mean over ever tighter overlaps"),
+        _Kind(("mAP@0.5:0.95", "mAP_0.5:0.95"), "mAP@0.5:0.95", ".3f", "the same, mean over ever tighter overlaps"),
         _Kind(("precision",), "Precision", ".1%", "boxes that hold a pill, at the confidence used in practice"),
         _Kind(("recall",), "Recall", ".1%", "pills that were found, at the same confidence"),
     ),

@@ -32,6 +32,8 @@ class ExperimentFiles:
     unknown: Facts
     latency: Facts
     final_test: Facts
+    test_uses: Facts
+    """The ledger of the final test; there is one also where a use was cut short."""
     class_map: Facts
     config_text: str
     config: DictConfig
@@ -61,6 +63,7 @@ class ExperimentFiles:
             unknown=_read_optional(reports / "unknown.json"),
             latency=_read_optional(reports / "latency.json"),
             final_test=_read_optional(reports / "final_test_results.json"),
+            test_uses=_read_optional(exp_dir / "test_uses.json"),
             class_map=_read_optional(exp_dir / "class_map.json"),
             config_text=config_text,
             config=config,

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pillsnap.evaluation.report_figures import CLASSIFICATION, DETECTION, END_TO_END
 from pillsnap.evaluation.report_files import ExperimentFiles
 from pillsnap.evaluation.report_tables import Table, grid_of
-from pillsnap.evaluation.report_values import count_text, figure_name, number, part, plain_text, rows
+from pillsnap.evaluation.report_values import count_text, figure_name, interval, number, part, plain_text, rows
 from pillsnap.evaluation.report_verdict import Target, target_of
 
 READY = "READY_FOR_PRODUCTION"
-_GOALS = {"single_macro_f1": "one pill: macro F1", "combo_mAP_0.5": "several pills: mAP@0.5"}
+_GOALS = {"single_macro_f1": "one pill.macro_f1", "combo_mAP_0.5": "several pills.mAP_0.5"}
+_USE_COLUMNS = ("time", "ended", "completed", "forced", "pictures", "git_sha", "exp_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,9 @@ class FinalTest:
     """val against test"""
     improvements: list[str]
     uses: Table | None
-    warning: str
+    other_uses: Table | None
+    """Of the same pictures, by other trainings."""
+    warnings: list[str]
 
 
 def final_test_of(files: ExperimentFiles) -> FinalTest:
@@ -37,7 +39,7 @@ def final_test_of(files: ExperimentFiles) -> FinalTest:
     goals = [_goal(name, goal) for name, goal in part(result, "business_goals").items() if isinstance(goal, Mapping)]
     is_ready = result.get("recommendation") == READY and result.get("ready_for_production") is True
     improvements = result.get("improvements")
-    uses = rows(result, "uses")
+    uses, others = rows(files.test_uses, "uses") or rows(result, "uses"), rows(result, "other_uses")
     return FinalTest(
         is_done=bool(result),
         is_ready=is_ready,
@@ -45,8 +47,9 @@ def final_test_of(files: ExperimentFiles) -> FinalTest:
         goals=goals,
         comparison=_comparison(result),
         improvements=[plain_text(item) for item in improvements] if isinstance(improvements, list) else [],
-        uses=grid_of("uses of the test split", uses) if uses else None,
-        warning=_warning(uses),
+        uses=_uses("uses of the test split", uses),
+        other_uses=_uses("uses of the same pictures by other trainings", others),
+        warnings=[*_warnings(uses, others), *_suspicions(result)],
     )
 
 
@@ -55,7 +58,7 @@ def _goal(name: str, goal: Mapping[str, Any]) -> Target:
     wanted, value = number(goal, "goal"), number(goal, "value")
     ratio = value / wanted if value is not None and wanted else None
     entry = {
-        "name": _GOALS.get(name, name.replace("_", " ")),
+        "name": _GOALS.get(name, name),
         "wanted": f">={plain_text(wanted)}",
         "value": value,
         "met": goal.get("met"),
@@ -65,30 +68,47 @@ def _goal(name: str, goal: Mapping[str, Any]) -> Target:
 
 
 def _comparison(result: Mapping[str, Any]) -> Table | None:
-    """Return val and test side by side; what only one of them has is left out."""
-    found = [
-        row
-        for task in (CLASSIFICATION, DETECTION, END_TO_END, "unknown")
-        for row in _rows(task, part(result, "val_results", task), part(result, "test_results", task))
+    """Return val and test side by side, with how much of the difference may be chance."""
+    compared = part(result, "differences")
+    cells = [
+        [figure_name(f"{task}.{name}"), *_compared(part(compared, task, name))]
+        for task in compared
+        for name in part(compared, task)
     ]
-    return Table("test against val", ["figure", "val", "test", "difference"], found) if found else None
+    columns = ["figure", "val", "test", "val minus test", "95% interval of it"]
+    return Table("val against test", columns, cells) if cells else None
 
 
-def _rows(task: str, val: Mapping[str, Any], test: Mapping[str, Any]) -> Iterator[list[str]]:
-    for key in test:
-        before, after = number(val, key), number(test, key)
-        if before is not None and after is not None and not key.startswith("n_") and key != "n":
-            yield [figure_name(f"{task}.{key}"), f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}"]
+def _compared(entry: Mapping[str, Any]) -> list[str]:
+    values = (number(entry, "val"), number(entry, "test"))
+    difference, pair = number(entry, "val_minus_test"), interval(entry, "interval")
+    texts = ["–" if value is None else f"{value:.4f}" for value in values]
+    texts.append("–" if difference is None else f"{difference:+.4f}")
+    return [*texts, f"{pair[0]:+.4f} to {pair[1]:+.4f}" if pair else "–"]
 
 
-def _warning(uses: list[Mapping[str, Any]]) -> str:
-    """Say when the test split was opened more than once: its figures are then no longer untouched."""
+def _suspicions(result: Mapping[str, Any]) -> list[str]:
+    """Say where val flattered the model by more than chance."""
+    found = part(result, "overfitting")
+    suspected = [task for task in found if part(found, task).get("suspected") is True]
+    return [
+        f"The {task} figure fell from val to test by more than chance explains: the model fits val too well."
+        for task in suspected
+    ]
+
+
+def _uses(title: str, uses: list[Mapping[str, Any]]) -> Table | None:
+    """Return who opened the test split and when; hashes stay in the file."""
+    shown = [{key: use[key] for key in _USE_COLUMNS if key in use} for use in uses]
+    return grid_of(title, shown) if shown else None
+
+
+def _warnings(uses: list[Mapping[str, Any]], others: list[Mapping[str, Any]]) -> Iterator[str]:
+    """Say when the test split was opened more than once: its figures are then no longer those of a first look."""
     forced = sum(use.get("forced") is True for use in uses)
-    if len(uses) < 2:
-        return ""
-    text = f"The test split was opened {count_text(len(uses), 'time', 'times')}"
-    return (
-        f"{text}, {forced} of them by force: its figures are no longer those of a first look."
-        if forced
-        else (f"{text}; see below which of them were cut short.")
-    )
+    if forced:
+        times = count_text(forced, "time", "times")
+        yield f"The test split was opened again by force, {times}: its figures are no longer those of a first look."
+    if others:
+        times = count_text(len(others), "use", "uses")
+        yield f"The same test pictures were opened for other trainings before ({times})."

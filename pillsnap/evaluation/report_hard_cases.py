@@ -13,7 +13,7 @@ from pillsnap.evaluation.report_values import href_of
 _REASONS = {
     "low_confidence": "one pill, and the confidence is low",
     "auto_combo": "the picture was taken for one of several pills",
-    "misroute": "the other way of reading the picture would have been right",
+    "misroute": "read as one pill where several may lie, or the other way round",
     "wrong": "the wrong drug was named",
     "unknown_accepted": "an unknown pill got the name of a drug",
     "known_refused": "a known pill was refused",

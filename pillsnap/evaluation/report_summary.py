@@ -10,7 +10,7 @@ from pillsnap.evaluation.report_advice import Advice
 from pillsnap.evaluation.report_figures import CLASSIFICATION, DETECTION, END_TO_END, chosen_figures
 from pillsnap.evaluation.report_files import ExperimentFiles
 from pillsnap.evaluation.report_refusal import refusal_sentence
-from pillsnap.evaluation.report_values import interval, number, part, share_interval_text, share_text
+from pillsnap.evaluation.report_values import interval, number, part, share_text
 from pillsnap.evaluation.report_verdict import NO_GO, Verdict
 
 
@@ -49,15 +49,17 @@ def _how_good(files: ExperimentFiles) -> Answer:
 
 def _how_sure(files: ExperimentFiles) -> Answer:
     split, figures = chosen_figures(files)
-    question = "How sure is that?"
     classified = part(figures, CLASSIFICATION)
     pair = interval(part(classified, "intervals"), "acc", "accuracy")
-    count = classified.get("n")
-    of = f"{count:,} pictures" if isinstance(count, int) else "the pictures looked at"
-    short = f"Between {share_interval_text(pair).replace(' to ', ' and ')}" if pair else "No interval was computed"
-    seen = "never used before" if split.startswith("Test") else "that also chose the model"
-    detail = f"95% interval of that share, from {of} {seen}." if pair else f"One figure, from {of}."
-    return Answer(question, short, f"{detail} {_confidence_text(files, classified)}".strip(), "calibration")
+    count = number(classified, "n")
+    of = "the pictures looked at" if count is None else f"{count:,} pictures"
+    short, detail = "No interval was computed", f"One figure, from {of}." if classified else ""
+    if pair:
+        seen = "never used before" if split.startswith("Test") else "that also chose the model"
+        short = f"Between {share_text(pair[0])} and {share_text(pair[1])}"
+        detail = f"95% interval of that share, from {of} {seen}."
+    detail = f"{detail} {_confidence_text(files, classified)}".strip()
+    return Answer("How sure is that?", short, detail, "calibration")
 
 
 def _confidence_text(files: ExperimentFiles, classified: Mapping[str, Any]) -> str:

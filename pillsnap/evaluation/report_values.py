@@ -87,7 +87,7 @@ def plain_text(value: object) -> str:
 def figure_name(name: str) -> str:
     """Return the dotted name of a figure in words: "detection: mAP@0.5" for `detection.mAP_0.5`."""
     group, _, key = name.partition(".") if not name.startswith("mAP") else ("", "", name)
-    key = key.replace("mAP_0.5_0.95", "mAP@0.5:0.95").replace("mAP_0.5", "mAP@0.5").replace("macro_f1", "macro F1")
+    key = key.replace("mAP_0.5_0.95", "mAP@0.5:0.95").replace("mAP_", "mAP@").replace("macro_f1", "macro F1")
     text = key.replace("_", " ")
     return f"{group.replace('_', ' ')}: {text}" if group and text else text or group.replace("_", " ")
 

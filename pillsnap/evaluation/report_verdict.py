@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ _REASONS = {
     "ACC_BELOW_TARGET": "Accuracy is below the stage's target.",
     "CRASH_DETECTED": "The run crashed, or nothing shows that it did not.",
     "MEMORY_UNSTABLE": "Memory did not stay stable, or nothing shows that it did.",
+    "CHECK_FAILED": "The check of {detail} failed.",
+    "CHECK_NOT_RUN": "The check of {detail} was not run.",
+    "TRAINED_FOR_STAGE": "The run was trained for stage {detail} and shows nothing about a higher one.",
 }
 
 
@@ -119,8 +123,11 @@ def verdict_of(files: ExperimentFiles) -> Verdict:
 
 def _reason(code: str) -> str:
     """Return a reason code in words; a code may carry a detail behind a colon."""
-    known = _REASONS.get(code)
-    return known or code.replace("_", " ").replace(":", ": ").capitalize()
+    name, _, detail = code.partition(":")
+    known = _REASONS.get(name)
+    if known is None:
+        return code.replace("_", " ").replace(":", ": ").capitalize()
+    return known.format(detail=detail.replace("_", " "))
 
 
 def _sentence(verdict: Mapping[str, Any], checks: list[Check], targets: list[Target]) -> str:
@@ -134,7 +141,10 @@ def _sentence(verdict: Mapping[str, Any], checks: list[Check], targets: list[Tar
         parts.append(f"{met} of {count_text(len(targets), 'target', 'targets')} met")
     stage = f"Stage {verdict['stage']}" if verdict.get("stage") is not None else "This run"
     time = minute_text(verdict.get("time"))
-    return f"{stage}: {', '.join(parts) or 'no checks were recorded'}" + (f". Judged {time}." if time else ".")
+    sentences = [f"{stage}: {', '.join(parts) or 'no checks were recorded'}."]
+    if verdict.get("is_time_cap") is True:
+        sentences.append("The time limit ended the run in order, which stage 1 allows; its figures decide nothing.")
+    return " ".join([*sentences, f"Judged {time}."] if time else sentences)
 
 
 def _command(files: ExperimentFiles) -> str:
@@ -149,12 +159,18 @@ def _warnings(files: ExperimentFiles, judged: Mapping[str, Any], evidence: Mappi
     made, ended = time_of(files.verdict.get("time")), time_of(files.run.get("ended"))
     if made and ended and made < ended:
         yield "This verdict is older than the end of the run. Judge the run again before you rely on it."
-    moved = [name for name in judged if _status(judged[name]) != _status(evidence.get(name))]
-    if moved:
-        yield (
-            f"The evidence in reports/checks.json no longer says what the verdict was made from: {', '.join(moved)}. "
-            "Judge the run again."
-        )
+    # The gate may count as "not run" what checks.json says passed, for example by another checkpoint; not the reverse.
+    gone = [name for name in judged if _status(judged[name]) == PASSED != _status(evidence.get(name))]
+    if gone:
+        yield f"The verdict counts {', '.join(gone)} as passed, reports/checks.json does not. Judge the run again."
+    newer = [name for name in judged if made and _is_after(part(evidence, name).get("time"), made)]
+    if newer:
+        yield f"Ran again after this verdict: {', '.join(newer)}. Judge the run again to count it."
+
+
+def _is_after(text: object, moment: datetime) -> bool:
+    time = time_of(text)
+    return time is not None and time > moment
 
 
 def _checks(facts: Mapping[str, Any], exp_dir: Path) -> Iterator[Check]:
@@ -200,12 +216,22 @@ def target_of(entry: Mapping[str, Any], exp_dir: Path | None = None) -> Target:
     return Target(
         name=figure_name(words(entry, "name")),
         wanted=words(entry, "wanted").replace(">=", "≥ ").replace("<=", "≤ "),
-        value="–" if value is None else plain_text(value),
+        value="–" if value is None else _value_text(value, words(entry, "wanted"), is_met=is_met),
         state="met" if is_met else NOT_MEASURED if value is None else "missed",
         percent=0 if value is None else percent,
         file=words(entry, "file"),
         href=href_of(exp_dir, entry.get("file")) if exp_dir else "",
     )
+
+
+def _value_text(value: float, wanted: str, *, is_met: bool) -> str:
+    """Return a value; one that misses its target by less than a short text shows keeps all its digits."""
+    text = plain_text(value)
+    try:
+        is_alike = text == plain_text(float(wanted.lstrip("<>= ")))
+    except ValueError:
+        is_alike = False
+    return repr(value) if is_alike and not is_met else text
 
 
 def _comparison_tables(verdict: Mapping[str, Any]) -> Iterator[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def build_experiment(exp_dir: Path) -> Path:
 
 def files_of(exp_dir: Path = Path("runs", "none"), *, tasks: list[str] | None = None, **parts: Any) -> ExperimentFiles:
     """Return an experiment that holds only the given files."""
-    names = ("metrics", "run", "verdict", "checks", "advice", "calibration", "unknown", "latency", "final_test")
-    empty: dict[str, Any] = dict.fromkeys((*names, "class_map"), {})
+    not_facts = ("exp_dir", "config_text", "config")
+    empty: dict[str, Any] = {field.name: {} for field in fields(ExperimentFiles) if field.name not in not_facts}
     config = OmegaConf.create({"train": {"tasks": tasks}} if tasks else {})
     return ExperimentFiles(**{**empty, "exp_dir": exp_dir, "config_text": "", "config": config, **parts})

@@ -95,7 +95,12 @@ CHECKS: dict[str, Any] = {
 VERDICT: dict[str, Any] = {
     "stage": 1,
     "go": False,
-    "reasons": ["LATENCY_P95_TOO_HIGH", "NOT_ENOUGH_SAMPLES", "CHECK_FAILED:detection_model_loading"],
+    "reasons": [
+        "CHECK_FAILED:detection_model_loading",
+        "CHECK_NOT_RUN:onnx_conversion_success",
+        "LATENCY_P95_TOO_HIGH",
+        "NOT_ENOUGH_SAMPLES",
+    ],
     "checks": CHECKS,
     "targets": [
         {"name": "detection.mAP_0.5", "wanted": ">=0.30", "value": 0.934, "met": True, "ratio": 1.0},
@@ -148,7 +153,17 @@ ADVICE: dict[str, Any] = {
 }
 FINAL_TEST: dict[str, Any] = {
     "test_results": {"classification": {"accuracy": 0.921, "macro_f1": 0.889}, "detection": {"mAP_0.5": 0.847}},
-    "val_results": {"classification": {"accuracy": 0.931, "macro_f1": 0.901}, "detection": {"mAP_0.5": 0.852}},
+    "val_results": {"classification": {"accuracy": 0.931, "macro_f1": 0.951}, "detection": {"mAP_0.5": 0.852}},
+    "differences": {
+        "classification": {
+            "accuracy": {"val": 0.931, "test": 0.921, "val_minus_test": 0.01, "interval": [-0.02, 0.04]},
+            "macro_f1": {"val": 0.951, "test": 0.889, "val_minus_test": 0.062, "interval": [0.011, 0.103]},
+        },
+        "detection": {"mAP_0.5": {"val": 0.852, "test": 0.847, "val_minus_test": 0.005, "interval": None}},
+    },
+    "overfitting": {
+        "classification": {"figure": "macro_f1", "val_minus_test": 0.062, "interval": [0.011, 0.103], "suspected": True}
+    },
     "business_goals": {
         "single_macro_f1": {"goal": 0.92, "value": 0.889, "met": False},
         "combo_mAP_0.5": {"goal": 0.85, "value": 0.847, "met": False},
