@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pillsnap.errors import ConfigError, PillError
-from pillsnap.gates import producers_data, producers_models, producers_run
+from pillsnap.gates import producers_data, producers_duration, producers_load, producers_models, producers_run
 from pillsnap.gates.evidence import FAILED, Check, Evidence, Outcome, checkpoint_hashes
 from pillsnap.gates.subject import CheckOptions, Subject
 from pillsnap.memory import MEMORY_ERRORS, describe_failure, free_memory, is_out_of_memory
@@ -64,6 +64,26 @@ PRODUCERS: dict[str, Producer] = {
     ),
     "memory_optimization_working": Producer(
         producers_run.memory_optimization_working, "the run's memory was compared with the plan made before it"
+    ),
+    "scalability_test_pass": Producer(
+        producers_load.scalability_test_pass,
+        "val pictures went through loader and classifier once, twice and four times as many, in turns",
+        is_cheap=False,
+    ),
+    "multi_batch_processing": Producer(
+        producers_load.multi_batch_processing,
+        "val pictures were answered one by one and in batches up to 64 by both models",
+        is_cheap=False,
+    ),
+    "memory_leak_test": Producer(
+        producers_duration.memory_leak_test,
+        "memory was read while val pictures were predicted hundreds of times",
+        is_cheap=False,
+    ),
+    "stability_test_pass": Producer(
+        producers_duration.stability_test_pass,
+        "val pictures were predicted over and over for the minutes asked for, each answer compared with the first",
+        is_cheap=False,
     ),
     "full_dataset_processing": Producer(
         producers_data.full_dataset_processing, "the data set was read again and compared with what the run used"
