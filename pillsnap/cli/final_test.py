@@ -40,5 +40,5 @@ def final_test(
     show_verdict(results, console)
     if results["other_uses"]:
         count = len(results["other_uses"])
-        console.print(f"the same pictures have judged other trainings before: {count} use(s)", highlight=False)
+        console.print(f"the same pictures were used before by other experiments: {count} time(s)", highlight=False)
     console.print(f"results: {experiment / RESULTS_NAME}", highlight=False)

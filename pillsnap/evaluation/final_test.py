@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -31,7 +30,7 @@ from pillsnap.evaluation.final_verdict import (
     overfitting,
     recommendation,
 )
-from pillsnap.evaluation.test_ledger import RESULTS_NAME, Ledger, Use, finished, new_use, split_digest
+from pillsnap.evaluation.test_ledger import RESULTS_NAME, Ledger, Use, finished, new_use, sha256_of
 from pillsnap.inference.checkpoints import CLASSIFIER_FILE, DETECTOR_FILE, load_classifier, read_checkpoint
 from pillsnap.jsonfile import read_json, save_json
 from pillsnap.manifest import read_manifest
@@ -67,7 +66,7 @@ def final_test_evaluation(
     Returns:
         What `reports/final_test_results.json` holds: `test_results`, `val_results` (by task, under the specification's
         names), `differences`, `overfitting`, `business_goals`, `recommendation`, `ready_for_production`,
-        `improvements`, `uses` (this one last), and `other_uses` of the same pictures by other trainings.
+        `improvements`, `uses` (this one last), and `other_uses` of the same pictures by other experiments.
 
     Raises:
         DataError: Not stage 4, training not completed, no test loaders, or an empty test split.
@@ -77,19 +76,17 @@ def final_test_evaluation(
     """
     exp_dir = Path(exp_dir)
     require_stage_completed(cfg, exp_dir)
-    checkpoints = _require_models(cfg, model_paths, exp_dir)
+    ledger = ledger_of(cfg, exp_dir)
+    _require_models(cfg, model_paths, exp_dir, ledger.checkpoints)
     _require_loaders(cfg, test_loaders, exp_dir)
     data = test_loaders.meta.data
-    training = training_digest(exp_dir, checkpoints)
-    ledger = Ledger(exp_dir, Path(cfg.paths.cache_dir), training)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     evaluation = SplitEvaluation(cfg, data, exp_dir, device, damage or Damage.unlimited())
     if not force:
         require_first_use(cfg, exp_dir)  # before val is judged for nothing
     val = recorded_figures(exp_dir, "val") or evaluation.run("val")
-    git_sha = get_git_sha()
-    use = new_use(exp_dir, data, checkpoints=checkpoints, training=training, git_sha=git_sha, forced=force)
-    others = ledger.other_uses(split_digest(data))
+    use = new_use(ledger, exp_dir, data, git_sha=get_git_sha(), forced=force)
+    others = ledger.other_uses(use.split)
     _tell(logger, others)
     with ledger.recording(use) as earlier:
         logger.info("final test: %d pictures of the test split, use number %d", use.pictures, len(earlier) + 1)
@@ -146,7 +143,7 @@ def require_stage_completed(cfg: DictConfig, exp_dir: Path) -> None:
 
 def ledger_of(cfg: DictConfig, exp_dir: Path) -> Ledger:
     """Return the ledger of an experiment."""
-    return Ledger(exp_dir, Path(cfg.paths.cache_dir), training_digest(exp_dir, _checkpoints(cfg, exp_dir)))
+    return Ledger(exp_dir, Path(cfg.paths.cache_dir), best_models(cfg, exp_dir))
 
 
 def require_first_use(cfg: DictConfig, exp_dir: Path) -> None:
@@ -158,18 +155,6 @@ def require_first_use(cfg: DictConfig, exp_dir: Path) -> None:
     ledger = ledger_of(cfg, exp_dir)
     if completed := ledger.completed_use():
         raise ledger.second_use(completed)
-
-
-def training_digest(exp_dir: Path, checkpoints: Mapping[str, str]) -> str:
-    """Return what tells one training from all others, also from a repetition with the same seed.
-
-    Args:
-        exp_dir: The experiment.
-        checkpoints: Task to the SHA-256 of its best checkpoint.
-    """
-    manifest = read_manifest(exp_dir / "checkpoints") or {}
-    seconds = [moment["loop_seconds"] for moment in manifest.get("moments", ())[:1]]
-    return hashlib.sha256(repr((sorted(checkpoints.items()), seconds)).encode()).hexdigest()
 
 
 def recorded_figures(exp_dir: Path, split: str) -> dict[str, Any] | None:
@@ -188,7 +173,7 @@ def results_for(cfg: DictConfig, exp_dir: Path) -> dict[str, Any] | None:
         judged = results["uses"][-1]["checkpoints"]
     except (PillError, KeyError, IndexError, TypeError):
         return None
-    return results if judged == _checkpoints(cfg, exp_dir) else None
+    return results if judged == ledger_of(cfg, exp_dir).checkpoints else None
 
 
 def summary(results: Mapping[str, Any]) -> str:
@@ -201,26 +186,28 @@ def _each_goal(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]
     return [(name, entry) for name, entry in results["business_goals"].items() if isinstance(entry, Mapping)]
 
 
-def _require_models(cfg: DictConfig, model_paths: Mapping[str, Path | str], exp_dir: Path) -> dict[str, str]:
-    """Return the SHA-256 of the best checkpoints that `model_paths` names.
+def _require_models(
+    cfg: DictConfig, model_paths: Mapping[str, Path | str], exp_dir: Path, checkpoints: Mapping[str, str]
+) -> None:
+    """Make sure that `model_paths` names the best checkpoints, whose SHA-256 by task are `checkpoints`.
 
     Raises:
         CheckpointError: One is missing, or has another content than the experiment's.
     """
-    found = {}
     for task, best in best_models(cfg, exp_dir).items():
-        path = Path(model_paths[task]) if task in model_paths else best
-        if task not in model_paths or not path.is_file() or not best.is_file():
-            raise CheckpointError(
-                f"The final test of {exp_dir} cannot run: {path if path.is_file() else best} is missing or not named, "
-                f"wanted the best checkpoint of {task}. Train the task to its end, or put the file back."
+        path = Path(model_paths.get(task, best))
+        if task not in model_paths or task not in checkpoints or not path.is_file():
+            what = (
+                f"{best if path.is_file() else path} is missing" if task in model_paths else f"no {task} model is named"
             )
-        found[task] = _sha256(path)
-        if path.resolve() != best.resolve() and found[task] != _sha256(best):
+            raise CheckpointError(
+                f"The final test of {exp_dir} cannot run: {what}, wanted the best checkpoint of {task}. Train the task "
+                "to its end, put the file back, or name it."
+            )
+        if sha256_of(path) != checkpoints[task]:
             raise CheckpointError(
                 f"{path} is another model than {best}, but the final test judges the experiment's own. Name that file."
             )
-    return found
 
 
 def _require_loaders(cfg: DictConfig, loaders: TwoStageLoaders | None, exp_dir: Path) -> None:
@@ -242,8 +229,8 @@ def _tell(logger: logging.Logger, others: list[Use]) -> None:
     if others:
         last = others[-1]
         logger.warning(
-            "the pictures of this test split have judged other trainings before: %d use(s), the last by %s on %s. "
-            "Whoever chooses between trainings by them has no unseen pictures any more",
+            "the pictures of this test split were used before: %d time(s), the last by %s on %s. Whoever chooses "
+            "between experiments by them has no unseen pictures any more",
             len(others), last.exp_dir, last.time,
         )  # fmt: skip
 
@@ -279,13 +266,3 @@ def _add_to_metrics(exp_dir: Path, val: dict[str, Any], test: dict[str, Any]) ->
         content = {}
     path.parent.mkdir(exist_ok=True)
     save_json(path, {**content, "val": val, "test": test})
-
-
-def _checkpoints(cfg: DictConfig, exp_dir: Path) -> dict[str, str]:
-    """Return the SHA-256 of the best checkpoint of each trained task that has one."""
-    return {task: _sha256(path) for task, path in best_models(cfg, exp_dir).items() if path.is_file()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,8 +2,8 @@
 
 Uses stand in three places: `test_uses.json` in the experiment, `reports/final_test_results.json` beside the figures,
 and `test_uses.jsonl` in `paths.cache_dir`, which neighbouring experiments share: it tells how often the same test
-pictures served to judge anything, and brings back what was deleted in the experiment. The union of the three counts,
-so that a use is only forgotten when all three are gone.
+pictures served to judge anything, and brings back what was deleted in the experiment. The union of the three counts:
+a use is forgotten when all three are gone, and not before.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ class Use:
     git_sha: str
     checkpoints: dict[str, str]
     """Task to the SHA-256 of the judged checkpoint."""
-    training: str
-    """Digest of the training the checkpoints are from; a copy of the experiment has the same."""
     split: str
     """Digest of which pictures the test split holds."""
     pictures: int
@@ -68,19 +66,22 @@ def split_digest(data: TwoStageData) -> str:
 class Ledger:
     """The uses of the test split by one experiment."""
 
-    def __init__(self, exp_dir: Path, cache_dir: Path, training: str) -> None:
-        """Stand for the ledger; nothing is read yet.
+    def __init__(self, exp_dir: Path, cache_dir: Path, models: Mapping[str, Path]) -> None:
+        """Read what the ledger is about, not yet the ledger.
 
         Args:
             exp_dir: The experiment.
             cache_dir: `paths.cache_dir`.
-            training: Digest of the training that the experiment holds the best models of.
+            models: Task to its best checkpoint; one that is not there is left out.
         """
         self.path = exp_dir / LEDGER_NAME
         self._results_path = exp_dir / RESULTS_NAME
         self._shared_path = cache_dir / SHARED_NAME
         self._exp_dir = exp_dir
-        self._training = training
+        there = {task: path for task, path in models.items() if path.is_file()}
+        self.checkpoints = {task: sha256_of(path) for task, path in there.items()}
+        """Task to the SHA-256 of its best checkpoint."""
+        self._written = max((path.stat().st_mtime for path in there.values()), default=0.0)
 
     def uses(self) -> list[Use]:
         """Return every use by this experiment, the oldest first.
@@ -106,12 +107,13 @@ class Ledger:
         return next((use for use in reversed(self.uses()) if use.completed), None)
 
     def other_uses(self, split: str) -> list[Use]:
-        """Return the uses of the same test pictures by other trainings, the oldest first.
+        """Return the uses of the same test pictures by others, the oldest first.
 
         Args:
             split: `split_digest` of the data.
         """
-        return [use for use in self._shared() if use.split == split and use.training != self._training]
+        own = {use.id for use in self._read()[0]}
+        return [use for use in self._shared() if use.split == split and use.id not in own]
 
     @contextmanager
     def recording(self, wanted: Use) -> Iterator[list[Use]]:
@@ -168,7 +170,7 @@ class Ledger:
 
     def _read(self) -> tuple[list[Use], list[Path]]:
         """Return the uses that can be read, and the files of the experiment that cannot."""
-        found = {use.id: use for use in self._shared() if use.training == self._training}
+        found = {use.id: use for use in self._shared() if self._is_own(use)}
         damaged = []
         for path in (self.path, self._results_path):
             if not path.exists():
@@ -182,6 +184,14 @@ class Ledger:
             found |= {use.id: use for use in listed if use.completed or use.id not in found}
         return sorted(found.values(), key=lambda use: use.time), damaged
 
+    def _is_own(self, use: Use) -> bool:
+        """Tell whether a use in the shared file was of this experiment's models.
+
+        The same training repeated gives the same bits on a CPU, but files that are younger than the use.
+        """
+        time = datetime.fromisoformat(use.time).timestamp()
+        return bool(self.checkpoints) and use.checkpoints == self.checkpoints and self._written <= time
+
     def _without_damage(self) -> list[Use]:
         """Put damaged files aside and return what the others list."""
         found, damaged = self._read()
@@ -193,10 +203,17 @@ class Ledger:
 
     def _shared(self) -> list[Use]:
         """Return the newest state of every use in the shared file; lines that cannot be read are left out."""
-        if not self._shared_path.is_file():
+        try:
+            text = self._shared_path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            logger.warning(
+                "%s cannot be read (%s); uses it alone lists are not known", self._shared_path, error.strerror
+            )
             return []
         found: dict[str, Use] = {}
-        for line in self._shared_path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        for line in text.split("\n"):
             try:
                 use = _use_of(json.loads(line)) if line else None
             except (ValueError, TypeError):
@@ -226,10 +243,8 @@ class Ledger:
             lock.release()
 
 
-def new_use(
-    exp_dir: Path, data: TwoStageData, *, checkpoints: Mapping[str, str], training: str, git_sha: str, forced: bool
-) -> Use:
-    """Return a use that begins now."""
+def new_use(ledger: Ledger, exp_dir: Path, data: TwoStageData, *, git_sha: str, forced: bool) -> Use:
+    """Return a use of the models a ledger is about, which begins now."""
     return Use(
         id=uuid.uuid4().hex,
         time=_now(),
@@ -237,12 +252,17 @@ def new_use(
         completed=False,
         forced=forced,
         git_sha=git_sha,
-        checkpoints=dict(checkpoints),
-        training=training,
+        checkpoints=ledger.checkpoints,
         split=split_digest(data),
         pictures=int((data.split == "test").sum()),
         exp_dir=str(exp_dir.resolve()),
     )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finished(use: Use) -> Use:
@@ -263,13 +283,14 @@ def _use_of(entry: Any) -> Use:
 
     Raises:
         TypeError: It is no mapping, or has other keys.
-        ValueError: A value is of another type.
+        ValueError: A value is of another type, or its time is none.
     """
     use = Use(**entry)
     kinds = {"completed": bool, "forced": bool, "pictures": int, "checkpoints": dict, "ended": str | None}
     for field in fields(Use):
         if not isinstance(getattr(use, field.name), kinds.get(field.name, str)):
             raise ValueError(f"{field.name} is {getattr(use, field.name)!r}")
+    datetime.fromisoformat(use.time)
     return use
 
 
