@@ -21,6 +21,7 @@ VERBS = {
     "train": ("pillsnap.cli.train", "train", "Train both models as a configuration says."),
     "predict": ("pillsnap.cli.predict", "predict", "Name the pills in a photograph."),
     "final-test": ("pillsnap.cli.final_test", "final_test", "Judge a completed stage 4 on the test split, once."),
+    "latency": ("pillsnap.cli.latency", "latency", "Measure how long an answer takes."),
     "data": ("pillsnap.cli.data", "app", "Look at a data set."),
     "synth": ("pillsnap.cli.synth", "synth", "Draw a synthetic data set in the AI Hub 576 layout."),
     "hard-cases": (
