@@ -133,6 +133,22 @@ class Logging:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimizationAdvisor:
+    """What is said about a run that has ended (ADV-1)."""
+
+    run_after_training: bool
+    """Hold the run against its stage's criteria when it ends; `pillsnap check` does so at any time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ui:
+    """How the program speaks to people."""
+
+    language: Literal["auto", "ko", "en"]
+    """Of the advisor. auto: Korean where the terminal's locale is, else English."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The whole configuration."""
 
@@ -147,3 +163,5 @@ class Config:
     dataloader: DataLoading
     inference: Inference
     logging: Logging
+    optimization_advisor: OptimizationAdvisor
+    ui: Ui

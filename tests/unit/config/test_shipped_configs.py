@@ -104,6 +104,8 @@ SPECIFIED: dict[str, Any] = {
     "inference.crop_padding": 0.1,
     "logging.step_log_interval": 10,
     "logging.profile_interval": 50,
+    "optimization_advisor.run_after_training": True,
+    "ui.language": "auto",
     "logging.hard_cases.confidence": 0.30,
 }
 # Named by the requirements without a value of their own.
