@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class TwoStageData:
     """Pictures of the whole data set; None: as many as `records` has."""
     ignore: frozenset[str] = frozenset()
     """Class keys that are no drugs."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Class key -> drug name, of all drugs the labels name: the class map has those that train."""
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the row numbers of `split` ("train", "val", "test", or "unknown": with a drug nothing trains on).
@@ -157,6 +159,7 @@ def load_data(cfg: DictConfig) -> TwoStageData:
         selection=selection.facts,
         num_indexed=len(scan.records),
         ignore=ignore,
+        names=scan.names,
     )
     _require_tasks(data, cfg)
     _check_num_classes(cfg, len(data.class_map))

@@ -167,7 +167,7 @@ class _Builder:
     def card(self, number: int, source: str, case: HardCase) -> Card:
         """Return one case as a card."""
         guess = self._drug(case.pred_code) if case.pred_code else None
-        true = self._drug(case.true_code) if case.true_code else None
+        true = self._drug(case.true_code, case.true_name) if case.true_code else None
         return Card(
             anchor=f"case-{number + 1}",
             source=SOURCES.get(source, source),
@@ -188,22 +188,22 @@ class _Builder:
         """Return the drugs that were taken for others, the most frequent first."""
         members: dict[tuple[str, str], list[Card]] = {}
         for card, case in cards:
-            if case.true_code and case.pred_code and set(CONFUSIONS) & set(case.reasons):
-                members.setdefault((case.true_code, case.pred_code), []).append(card)
+            codes = (case.true_code or "", case.pred_code)
+            if all(codes) and codes[0] != codes[1] and set(CONFUSIONS) & set(case.reasons):
+                members.setdefault(codes, []).append(card)
         ranked = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
-        return [
-            Pair(
-                true=self._drug(true),
-                guess=self._drug(guess),
-                count=len(found),
-                examples=[(card.anchor, card.crop or card.thumbnail) for card in found[:MAX_EXAMPLES]],
-            )
-            for (true, guess), found in ranked[:MAX_PAIRS]
-        ]
+        found = []
+        for _, confused in ranked[:MAX_PAIRS]:
+            first = confused[0]
+            assert first.true is not None
+            assert first.guess is not None
+            examples = [(card.anchor, card.crop or card.thumbnail) for card in confused[:MAX_EXAMPLES]]
+            found.append(Pair(first.true, first.guess, len(confused), examples))
+        return found
 
-    def _drug(self, code: str) -> Drug:
+    def _drug(self, code: str, name: str | None = None) -> Drug:
         absence = "no training picture" if code in self._codes else "nothing trained on this drug"
-        return Drug(code, self._names.get(code, ""), self._pictures.reference(code), absence)
+        return Drug(code, self._names.get(code, name or ""), self._pictures.reference(code), absence)
 
 
 def _label(drug: Drug) -> str:

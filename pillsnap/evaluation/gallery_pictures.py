@@ -33,6 +33,8 @@ class CasePictures:
         self._folder = exp_dir / FOLDER
         self._root = _data_root(exp_dir / "config.yaml")
         self._references = _optional(self._folder / REFERENCES)
+        self._of_drug: dict[str, str] = {}
+        self._original = functools.lru_cache(maxsize=1)(self._decode)  # a case's picture and its crop
 
     def thumbnail(self, case: HardCase) -> str:
         """Return the picture of a case."""
@@ -48,9 +50,13 @@ class CasePictures:
         image = self._original(case.image_path)
         return "" if image is None else _uri(crop_of(image, case.box))
 
-    @functools.cache  # noqa: B019  # lives as long as one page is written
     def reference(self, code: str) -> str:
         """Return a training picture of a drug; "" for one that nothing trained on."""
+        if code not in self._of_drug:
+            self._of_drug[code] = self._portrait(code)
+        return self._of_drug[code]
+
+    def _portrait(self, code: str) -> str:
         kept = self._kept(self._references.get(code))
         path = None if kept else self._training_pictures.get(code)
         image = None if path is None else self._original(path)
@@ -81,7 +87,7 @@ class CasePictures:
         except OSError:
             return ""
 
-    def _original(self, image_path: str) -> RgbImage | None:
+    def _decode(self, image_path: str) -> RgbImage | None:
         try:
             return decode_rgb(self._root / image_path)
         except BrokenImageError:

@@ -201,6 +201,7 @@ class _Collector:
             top5=[{"code": code, "name": names.get(code), "confidence": float(value)} for code, value in top5],
             accepted=accepted,
             reasons=reasons,
+            true_name=self.data.names.get(true_code),
         )
 
     def _reading(self, answer: Answer | None, confidence: float, *, is_one: bool) -> tuple[Reading, int]:

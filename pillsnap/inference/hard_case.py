@@ -62,6 +62,8 @@ class HardCase:
     """Whether the drug was named; None without a calibration."""
     reasons: list[str]
     """Of `REASONS`."""
+    true_name: str | None = None
+    """Name of the true drug: the class map has none of a drug that nothing trained on."""
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     thumbnail: str | None = None
     """The picture, relative to the folder of the file."""
