@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from sklearn.metrics import auc, precision_recall_curve, roc_curve
 
 from pillsnap.evaluation.arrays import FloatValues, Values, as_array, as_floats
+from pillsnap.evaluation.curves import Counts, Curve, count_above, precision_recall_curve, roc_curve
 from pillsnap.evaluation.figure import GREY, PALETTE, drawable_label, font_families, new_figure, save_figure
+from pillsnap.evaluation.streaming import ClassificationPredictions
 
 MAX_CLASSES_DRAWN = 6
 _NUM_WORST = 5
 _GRID = np.linspace(0, 1, 501)
+_SCORES_AT_ONCE = 16_000_000
+"""Scores that are in memory at a time: 64 MB of float32."""
 
-# One class against the rest: x, y of its curve, both ascending in x, and the area that summarises it.
-Curve: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64], float]
+Columns: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
+"""Gives the scores of some classes, (N, K)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,57 @@ class _Kind:
     area: str
     x_label: str
     y_label: str
-    curve: Callable[[NDArray[np.bool_], FloatValues], Curve]
+    file: str
+    curve: Callable[[Counts], Curve]
+
+
+_ROC = _Kind("ROC", "AUC", "false-positive rate", "true-positive rate", "roc_curves.png", roc_curve)
+_PR = _Kind("Precision and recall", "AP", "recall", "precision", "pr_curves.png", precision_recall_curve)
+
+
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """Scores of N pills, class by class."""
+
+    true: NDArray[np.int64]
+    """(N,) class numbers."""
+    columns: Columns
+    labels: list[str]
+    """C names as they are drawn."""
+
+    def counts(self, classes: NDArray[np.int64]) -> Iterator[Counts]:
+        """Go through classes; only a block of their scores is in memory at a time."""
+        width = max(1, _SCORES_AT_ONCE // len(self.true))
+        for start in range(0, len(classes), width):
+            block = classes[start : start + width]
+            for number, scores in zip(block, np.ascontiguousarray(self.columns(block).T), strict=True):
+                yield count_above(self.true == number, scores)
+
+
+def plot_roc_pr_of_answers(
+    found: ClassificationPredictions, out_dir: Path, *, class_names: Sequence[str] | None = None
+) -> list[Path]:
+    """Draw what `plot_roc_pr_curves` draws, over all classes, from the logits that were kept (as float16).
+
+    Args:
+        found: Answers to pills of known drugs, with their logits.
+        out_dir: Folder for the two files; made when missing.
+        class_names: C labels for the legend; class numbers without them.
+
+    Raises:
+        ValueError: The logits were not kept, another number of names, or no class with both positive and negative
+            samples.
+    """
+    if found.logits is None:
+        raise ValueError(
+            "curves cannot be drawn: the logits of all classes were not kept; wanted them beside the answers. Pass "
+            "keep_logits=True to classify_loader."
+        )
+    store = found.logits
+    # The order of log-probabilities is that of probabilities, and theirs does not end where exp underflows.
+    log_sums = (found.log_sum_exp - found.top_logits[:, 0])[:, None]
+    labels = _labels(class_names, found.num_classes)
+    return _draw_both(_Split(found.y_true, lambda classes: store.columns(classes) - log_sums, labels), out_dir)
 
 
 def plot_roc_pr_curves(
@@ -56,37 +109,17 @@ def plot_roc_pr_curves(
             of names, or no class with both positive and negative samples.
     """
     true, prob = _checked(y_true_onehot, y_prob)
-    names = [f"class {index}" for index in range(true.shape[1])] if class_names is None else list(class_names)
-    if len(names) != true.shape[1]:
+    labels = _labels(class_names, prob.shape[1])
+    return _draw_both(_Split(true.argmax(axis=1), lambda classes: prob[:, classes], labels), out_dir)
+
+
+def _labels(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    names = [f"class {index}" for index in range(num_classes)] if class_names is None else list(class_names)
+    if len(names) != num_classes:
         raise ValueError(
-            f"got {len(names)} class names for {true.shape[1]} classes; wanted one a class. Pass the class map's list."
+            f"got {len(names)} class names for {num_classes} classes; wanted one a class. Pass the class map's list."
         )
-    labels = [drawable_label(name, f"class {index}", 24) for index, name in enumerate(names)]
-    return [
-        _draw(_ROC, true, prob, labels, out_dir / "roc_curves.png"),
-        _draw(_PR, true, prob, labels, out_dir / "pr_curves.png"),
-    ]
-
-
-def roc_of_class(true: NDArray[np.bool_], scores: FloatValues) -> Curve:
-    """Return false-positive rate, true-positive rate and the area under them."""
-    false_rate, true_rate, _ = roc_curve(true, scores)
-    return false_rate, true_rate, float(auc(false_rate, true_rate))
-
-
-def precision_recall_of_class(true: NDArray[np.bool_], scores: FloatValues) -> Curve:
-    """Return recall, interpolated precision (the best at this recall or beyond) as steps, and average precision."""
-    precision, recall, _ = precision_recall_curve(true, scores)
-    # scikit-learn's recall descends and ends in an artificial point (0, 1), which no threshold reaches.
-    best = np.maximum.accumulate(precision[:-1])[::-1]
-    reached, first = np.unique(recall[:-1][::-1], return_index=True)  # the best of each recall comes first
-    x = np.stack([np.concatenate([[0.0], reached[:-1]]), reached], axis=1).ravel()
-    average = -np.sum(np.diff(recall) * precision[:-1])  # as average_precision_score, without sorting again
-    return x, np.repeat(best[first], 2), float(average)
-
-
-_ROC = _Kind("ROC", "AUC", "false-positive rate", "true-positive rate", roc_of_class)
-_PR = _Kind("Precision and recall", "AP", "recall", "precision", precision_recall_of_class)
+    return [drawable_label(name, f"class {index}", 24) for index, name in enumerate(names)]
 
 
 def _checked(y_true_onehot: Values, y_prob: Values) -> tuple[NDArray[np.bool_], FloatValues]:
@@ -111,40 +144,49 @@ def _checked(y_true_onehot: Values, y_prob: Values) -> tuple[NDArray[np.bool_], 
     return true, prob
 
 
-def _draw(kind: _Kind, true: NDArray[np.bool_], prob: FloatValues, labels: Sequence[str], out_path: Path) -> Path:
-    """Draw one of the two plots over all classes that have a curve."""
-    positives = true.sum(axis=0)
-    drawable = np.flatnonzero((positives > 0) & (positives < len(true)))
+def _draw_both(split: _Split, out_dir: Path) -> list[Path]:
+    """Draw the two plots over all classes that have a curve; single curves are not kept (5,000 classes)."""
+    num_classes = len(split.labels)
+    positives = np.bincount(split.true, minlength=num_classes)
+    drawable = np.flatnonzero((positives > 0) & (positives < len(split.true)))
     if len(drawable) == 0:
         raise ValueError(
-            f"curves cannot be drawn: none of the {true.shape[1]} classes has both positive and negative samples; "
+            f"curves cannot be drawn: none of the {num_classes} classes has both positive and negative samples; "
             "wanted at least 1. Evaluate on a split with two classes or more."
         )
-    areas, mean = _areas_and_mean(kind, true, prob, drawable)
+    kinds = (_ROC, _PR)
+    areas, totals = np.empty((2, len(drawable))), np.zeros((2, len(_GRID)))
+    for position, counts in enumerate(split.counts(drawable)):
+        for row, kind in enumerate(kinds):
+            curve = kind.curve(counts)
+            areas[row, position] = curve.area
+            totals[row] += np.interp(_GRID, curve.x, curve.y)
+    means = totals / len(drawable)
+    return [
+        _draw(kind, split, (drawable, areas[row], means[row]), out_dir / kind.file) for row, kind in enumerate(kinds)
+    ]
+
+
+def _draw(
+    kind: _Kind,
+    split: _Split,
+    curves: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]],
+    out_path: Path,
+) -> Path:
+    """Draw one of the two plots: the classes that have a curve, their areas, and the mean curve over `_GRID`."""
+    drawable, areas, mean = curves
     worst = np.argsort(areas, kind="stable")
     shown = worst if len(drawable) <= MAX_CLASSES_DRAWN else worst[:_NUM_WORST]
     figure = new_figure(7.2, 6.8)
     axes = figure.add_subplot()
-    for colour, index in zip(PALETTE, shown, strict=False):
-        x, y, area = kind.curve(true[:, drawable[index]], prob[:, drawable[index]])
-        label = f"{labels[drawable[index]]}: {kind.area} {area:.3f}, n = {positives[drawable[index]]:,}"
+    for colour, position, counts in zip(PALETTE, shown, split.counts(drawable[shown]), strict=False):
+        x, y, area = kind.curve(counts)
+        label = f"{split.labels[drawable[position]]}: {kind.area} {area:.3f}, n = {counts.right[-1]:,}"
         axes.plot(x, y, color=colour, linewidth=1.3, label=label)
     axes.plot(_GRID, mean, color="black", linewidth=2.4, label=f"macro: mean {kind.area} {areas.mean():.3f}")
-    axes.set_title(_title(kind, len(drawable), len(shown), true.shape[1]), fontsize=10)
+    axes.set_title(_title(kind, len(drawable), len(shown), len(split.labels)), fontsize=10)
     _finish(axes, kind)
     return save_figure(figure, out_path)
-
-
-def _areas_and_mean(
-    kind: _Kind, true: NDArray[np.bool_], prob: FloatValues, drawable: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the area of each class and the mean curve over `_GRID`; single curves are not kept (5,000 classes)."""
-    areas = np.empty(len(drawable))
-    total = np.zeros_like(_GRID)
-    for position, number in enumerate(drawable):
-        x, y, areas[position] = kind.curve(true[:, number], prob[:, number])
-        total += np.interp(_GRID, x, y)
-    return areas, total / len(drawable)
 
 
 def _title(kind: _Kind, num_drawable: int, num_shown: int, num_classes: int) -> str:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pillsnap.evaluation.plot_curves import plot_roc_pr_curves, precision_recall_of_class, roc_of_class
+from pillsnap.evaluation.plot_curves import plot_roc_pr_curves, plot_roc_pr_of_answers
+from tests.unit.evaluation.classifier_case import softmax, streamed
 
 pytestmark = pytest.mark.req("EVA-3")
 
@@ -75,20 +76,6 @@ def test_classes_without_positives_are_left_out_and_said_so(tmp_path: Path, draw
         assert "2 of 5 left out: no positive or no negative sample" in figure.axes[0].get_title()
 
 
-def test_a_roc_curve_by_hand() -> None:
-    # Ranked: right, wrong, right, wrong. Of the four (right, wrong) pairs three are in order: 3/4.
-    x, y, area = roc_of_class(np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1]))
-    assert area == 0.75
-    assert list(zip(x, y, strict=True)) == [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)]
-
-
-def test_a_precision_recall_curve_by_hand() -> None:
-    # Precision 1 up to recall 1/2, then 2/3; average precision = (1 + 2/3) / 2.
-    x, y, area = precision_recall_of_class(np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1]))
-    assert area == pytest.approx(5 / 6)
-    assert list(zip(x, y, strict=True)) == [(0, 1), (0.5, 1), (0.5, 2 / 3), (1, 2 / 3)]
-
-
 def test_one_class_only_has_no_curve(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none of the 2 classes has both positive and negative samples"):
         plot_roc_pr_curves([[1, 0], [1, 0]], [[0.6, 0.4], [0.7, 0.3]], tmp_path)
@@ -113,3 +100,19 @@ def test_unusable_arrays_are_refused(
 def test_another_number_of_names_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got 1 class names for 2 classes"):
         plot_roc_pr_curves([[1, 0], [0, 1]], [[0.6, 0.4], [0.7, 0.3]], tmp_path, class_names=["K-1"])
+
+
+def test_streamed_answers_give_the_same_curves(tmp_path: Path, drawn: list[Figure]) -> None:
+    rng = np.random.default_rng(0)
+    logits, true = rng.normal(0, 2, (400, 20)).astype(np.float32), np.arange(400) % 20
+    logits[np.arange(400), true] += 2
+    plot_roc_pr_curves(np.eye(20)[true], softmax(logits), tmp_path / "whole")
+    plot_roc_pr_of_answers(streamed(logits, true, keep=True), tmp_path / "streamed")
+    whole, kept = [[float(text.split("A")[-1].split()[1].strip(",")) for text in legend(f)[:5]] for f in drawn[::2]]
+    assert kept == pytest.approx(whole, abs=2e-3)
+
+
+def test_answers_without_logits_have_no_curves(tmp_path: Path) -> None:
+    found = streamed(np.eye(3, dtype=np.float32), np.arange(3))
+    with pytest.raises(ValueError, match=r"logits of all classes were not kept; .* Pass keep_logits=True"):
+        plot_roc_pr_of_answers(found, tmp_path)
