@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig
 
 from pillsnap.config.loading import load_config
 from pillsnap.data.twostage import TwoStageData, load_data
@@ -25,8 +26,13 @@ def build_data(folder: Path) -> TwoStageData:
         combos={"K-000001-000002": 2, "K-000001-000003": 2, "K-000002-000003": 2},
         val_singles={UNKNOWN: 3},
     )
-    words = [f"data.root={root}", f"paths.exp_dir={folder}/exp", "train.tasks=[classification]"]
-    return load_data(load_config(ROOT_CONFIG, words))
+    return load_data(config_of(root, folder / "exp"))
+
+
+def config_of(root: Path, exp_dir: Path) -> DictConfig:
+    """Return the configuration of a run on a data set."""
+    words = [f"data.root={root}", f"paths.exp_dir={exp_dir}", "train.tasks=[classification]"]
+    return load_config(ROOT_CONFIG, words)
 
 
 def table_of(
