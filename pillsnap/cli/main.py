@@ -21,7 +21,10 @@ VERBS = {
     "train": ("pillsnap.cli.train", "train", "Train both models as a configuration says."),
     "predict": ("pillsnap.cli.predict", "predict", "Name the pills in a photograph."),
     "final-test": ("pillsnap.cli.final_test", "final_test", "Judge a completed stage 4 on the test split, once."),
+    "check": ("pillsnap.cli.check", "check", "Run a stage's mandatory checks and decide: go or no-go."),
     "latency": ("pillsnap.cli.latency", "latency", "Measure how long an answer takes."),
+    "report": ("pillsnap.cli.report", "report", "Write an experiment's page again from its files."),
+    "compare": ("pillsnap.cli.compare", "compare", "Lay two experiments side by side, as a page."),
     "data": ("pillsnap.cli.data", "app", "Look at a data set."),
     "synth": ("pillsnap.cli.synth", "synth", "Draw a synthetic data set in the AI Hub 576 layout."),
     "hard-cases": (

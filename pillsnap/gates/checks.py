@@ -14,7 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pillsnap.errors import ConfigError, PillError
-from pillsnap.gates import producers_data, producers_duration, producers_load, producers_models, producers_run
+from pillsnap.gates import (
+    producers_data,
+    producers_duration,
+    producers_load,
+    producers_models,
+    producers_monitoring,
+    producers_run,
+    producers_service,
+)
 from pillsnap.gates.evidence import FAILED, Check, Evidence, Outcome, checkpoint_hashes
 from pillsnap.gates.subject import CheckOptions, Subject
 from pillsnap.memory import MEMORY_ERRORS, describe_failure, free_memory, is_out_of_memory
@@ -87,6 +95,21 @@ PRODUCERS: dict[str, Producer] = {
     ),
     "full_dataset_processing": Producer(
         producers_data.full_dataset_processing, "the data set was read again and compared with what the run used"
+    ),
+    "production_api_deployment": Producer(
+        producers_service.production_api_deployment,
+        "the deployed service was asked for its health and, with its key and without, about val pictures",
+        is_cheap=False,
+    ),
+    "cloudflare_tunnel_setup": Producer(
+        producers_service.cloudflare_tunnel_setup,
+        "the service was asked for its health by its public address and by its own",
+        is_cheap=False,
+    ),
+    "automated_monitoring": Producer(
+        producers_monitoring.automated_monitoring,
+        "the service's counters were read around a request; Prometheus was asked for them and for its alert rules",
+        is_cheap=False,
     ),
 }
 CHEAP: tuple[str, ...] = tuple(name for name, producer in PRODUCERS.items() if producer.is_cheap)
