@@ -7,6 +7,7 @@ falls back to the part of it that can be drawn (usually the drug's code) instead
 from __future__ import annotations
 
 import functools
+import io
 from pathlib import Path
 
 from matplotlib import font_manager
@@ -49,6 +50,13 @@ def new_figure(width_inch: float, height_inch: float) -> Figure:
     figure = Figure(figsize=(width_inch, height_inch), dpi=110, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def png_of(figure: Figure) -> bytes:
+    """Return `figure` as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def save_figure(figure: Figure, out_path: Path) -> Path:

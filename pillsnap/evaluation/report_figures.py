@@ -37,7 +37,9 @@ class Group:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
+    """A figure: under which names files hold it, how it is called and shown."""
+
     keys: tuple[str, ...]
     """Names the figure goes by; the first that is there counts."""
     label: str
@@ -45,13 +47,15 @@ class _Kind:
     meaning: str
 
     def text(self, value: float) -> str:
+        """Return a value in the figure's form."""
         return share_text(value) if self.form.endswith("%") else format(value, self.form)
 
     def interval_text(self, pair: tuple[float, float] | None) -> str:
+        """Return an interval in the figure's form; empty where there is none."""
         return f"{self.text(pair[0])} to {self.text(pair[1])}" if pair else ""
 
 
-_TITLES = {
+TITLES = {
     CLASSIFICATION: "One pill in the picture: which drug?",
     DETECTION: "Several pills: where are they?",
     END_TO_END: "Several pills: right place and right drug",
@@ -62,24 +66,24 @@ _TIMED = {
     "classifier": "Naming model alone",
     "detector": "Finding model alone",
 }
-_KINDS = {
+KINDS = {
     CLASSIFICATION: (
-        _Kind(("acc", "accuracy"), "Accuracy", ".1%", "photographs named correctly"),
-        _Kind(("macro_f1",), "Macro F1", ".3f", "mean over the drugs; rare ones count as much as common ones"),
-        _Kind(("top5", "top5_accuracy"), "Top-5", ".1%", "the right drug is among the first five"),
-        _Kind(("val_loss", "loss"), "Loss", ".3f", "cross entropy; lower is better"),
+        Kind(("acc", "accuracy"), "Accuracy", ".1%", "photographs named correctly"),
+        Kind(("macro_f1",), "Macro F1", ".3f", "mean over the drugs; rare ones count as much as common ones"),
+        Kind(("top5", "top5_accuracy"), "Top-5", ".1%", "the right drug is among the first five"),
+        Kind(("val_loss", "loss"), "Loss", ".3f", "cross entropy; lower is better"),
     ),
     DETECTION: (
-        _Kind(("mAP@0.5", "mAP_0.5"), "mAP@0.5", ".3f", "boxes that overlap a pill by half count as found"),
-        _Kind(("mAP@0.5:0.95", "mAP_0.5:0.95"), "mAP@0.5:0.95", ".3f", "the same, mean over ever tighter overlaps"),
-        _Kind(("precision",), "Precision", ".1%", "boxes that hold a pill, at the confidence used in practice"),
-        _Kind(("recall",), "Recall", ".1%", "pills that were found, at the same confidence"),
+        Kind(("mAP@0.5", "mAP_0.5"), "mAP@0.5", ".3f", "boxes that overlap a pill by half count as found"),
+        Kind(("mAP@0.5:0.95", "mAP_0.5:0.95"), "mAP@0.5:0.95", ".3f", "the same, mean over ever tighter overlaps"),
+        Kind(("precision",), "Precision", ".1%", "boxes that hold a pill, at the confidence used in practice"),
+        Kind(("recall",), "Recall", ".1%", "pills that were found, at the same confidence"),
     ),
     END_TO_END: (
-        _Kind(("recall",), "Recall", ".1%", "pills found and named correctly"),
-        _Kind(("precision",), "Precision", ".1%", "answers that are right in place and drug"),
-        _Kind(("f1",), "F1", ".3f", "recall and precision in one figure"),
-        _Kind(("drug_accuracy_on_found",), "Drug accuracy", ".1%", "right drug among the pills that were found"),
+        Kind(("recall",), "Recall", ".1%", "pills found and named correctly"),
+        Kind(("precision",), "Precision", ".1%", "answers that are right in place and drug"),
+        Kind(("f1",), "F1", ".3f", "recall and precision in one figure"),
+        Kind(("drug_accuracy_on_found",), "Drug accuracy", ".1%", "right drug among the pills that were found"),
     ),
 }
 
@@ -90,13 +94,17 @@ def chosen_figures(files: ExperimentFiles) -> tuple[str, Mapping[str, Any]]:
     Returns:
         The sentence that names the split, and the figures by task; none when nothing was recorded.
     """
-    metrics, evaluation = files.metrics, part(files.run, "evaluation")
-    if test := part(metrics, "test") or part(files.final_test, "test_results"):
+    if test := part(files.metrics, "test") or part(files.final_test, "test_results"):
         return _SPLITS["test"], test
-    if figures := evaluation or part(metrics, "val"):
+    return val_figures(files)
+
+
+def val_figures(files: ExperimentFiles) -> tuple[str, Mapping[str, Any]]:
+    """Return what `chosen_figures` does where the test split was not opened, or is not to be looked at."""
+    if figures := part(files.run, "evaluation") or part(files.metrics, "val"):
         name = str(figures.get("split", "val"))
         return _SPLITS.get(name, f"{name} split, best models."), figures
-    if latest := part(metrics, "latest"):
+    if latest := part(files.metrics, "latest"):
         epochs = ", ".join(f"{task}: epoch {entry['epoch']}" for task, entry in latest.items())
         return f"Validation split, last epoch of each task ({epochs}).", latest
     return "No figures were recorded: reports/metrics.json is missing or has no epoch.", {}
@@ -105,7 +113,7 @@ def chosen_figures(files: ExperimentFiles) -> tuple[str, Mapping[str, Any]]:
 def headline(files: ExperimentFiles) -> tuple[str, list[Group]]:
     """Return the sentence that names the split, and one group of figures a task, for both together, and for speed."""
     split, figures = chosen_figures(files)
-    groups = [_group(name, part(figures, name), files.tasks) for name in _TITLES]
+    groups = [_group(name, part(figures, name), files.tasks) for name in TITLES]
     return split, [*groups, latency_group(files.latency)]
 
 
@@ -137,14 +145,14 @@ def milliseconds_text(value: float) -> str:
 def _group(name: str, figures: Mapping[str, Any], tasks: Sequence[str] | None) -> Group:
     """Return the figures of one task that are there."""
     if not figures:
-        return Group(_TITLES[name], [], absence_of(name, tasks, "measured"))
+        return Group(TITLES[name], [], absence_of(name, tasks, "measured"))
     shown = []
-    for kind in _KINDS[name]:
+    for kind in KINDS[name]:
         value = number(figures, *kind.keys)
         if value is not None:
             pair = interval(part(figures, "intervals"), *kind.keys)
             shown.append(Figure(kind.label, kind.text(value), kind.meaning, kind.interval_text(pair)))
-    return Group(_TITLES[name], shown, _counts(figures))
+    return Group(TITLES[name], shown, _counts(figures))
 
 
 def absence_of(name: str, tasks: Sequence[str] | None, verb: str) -> str:

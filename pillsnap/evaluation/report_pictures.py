@@ -20,7 +20,7 @@ class Picture:
 
     name: str
     href: str
-    """Relative to the page."""
+    """Relative to the page; empty where the picture is in the page alone."""
     alt: str
     data_uri: str
     width: int
@@ -39,6 +39,24 @@ def load_pictures(folder: Path, pattern: str, alt: str, *, is_photo: bool = Fals
     return [_pack(path, folder, f"{alt} ({path.stem})", is_photo) for path in sorted(folder.glob(pattern))]
 
 
+def picture_of(name: str, content: bytes, alt: str, kind: str = "png") -> Picture:
+    """Return a picture that no file holds.
+
+    Args:
+        name: Shown below it.
+        content: A PNG or JPEG.
+        alt: What it shows.
+        kind: "png" or "jpeg".
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        width, height = image.size
+    return Picture(name, "", alt, _data_uri(content, kind), width, height)
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def _pack(path: Path, folder: Path, alt: str, is_photo: bool) -> Picture:
     """Return one file as a picture."""
     href = quote(path.relative_to(folder).as_posix())
@@ -46,15 +64,14 @@ def _pack(path: Path, folder: Path, alt: str, is_photo: bool) -> Picture:
         with Image.open(path) as image:
             image.load()
             width, height = image.size
-            content = _as_jpeg(image) if is_photo else path.read_bytes()
+            content = jpeg_of(image) if is_photo else path.read_bytes()
     except (OSError, UnidentifiedImageError):
         return Picture(path.name, href, alt, "", 0, 0)  # the page says so
     kind = "jpeg" if is_photo else "png"
-    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return Picture(path.name, href, alt, uri, width, height)
+    return Picture(path.name, href, alt, _data_uri(content, kind), width, height)
 
 
-def _as_jpeg(image: Image.Image) -> bytes:
+def jpeg_of(image: Image.Image) -> bytes:
     """Return a picture as JPEG."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, format="JPEG", quality=_JPEG_QUALITY)

@@ -21,9 +21,6 @@ from pillsnap.evaluation.report_values import (
     words,
 )
 
-_ERROR_ALL = ("error_accepted", "error_accepted_all", "error_among_accepted")
-_ERROR_KNOWN = ("error_accepted_known", "error_known")
-
 
 @dataclass(frozen=True)
 class Part:
@@ -88,13 +85,19 @@ def unknown_of(files: ExperimentFiles) -> Part:
     notes = []
     if fitted:
         notes.append(_threshold_text(fitted))
-    n_unknown, n_known = number(unknown, "n_unknown"), number(unknown, "n_known")
-    drugs = number(unknown, "n_drugs_unknown")
-    if n_unknown is not None:
-        of = "" if drugs is None else f" of {count_text(int(drugs), 'drug', 'drugs')}"
-        known = "" if n_known is None else f", against {n_known:,} of known drugs"
-        notes.append(f"Measured on {n_unknown:,} pills{of} the model never saw in training{known}.")
+    if unknown:
+        notes.append(_measured_text(unknown))
     return Part(list(_unknown_figures(unknown)), [], notes, _missing(unknown, fitted))
+
+
+def _measured_text(unknown: Mapping[str, Any]) -> str:
+    """Say on how many pills refusal was measured."""
+    n_unknown, n_known, drugs = (number(unknown, key) for key in ("n_unknown", "n_known", "n_drugs_unknown"))
+    known = "" if n_known is None else f", against {n_known:,} of known drugs"
+    if not n_unknown:
+        return "No pill of an unknown drug was at hand: how well those are refused nobody knows."
+    of = "" if drugs is None else f" of {count_text(int(drugs), 'drug', 'drugs')}"
+    return f"Measured on {n_unknown:,} pills{of} the model never saw in training{known}."
 
 
 def _missing(unknown: Mapping[str, Any], fitted: Mapping[str, Any]) -> str:
@@ -120,16 +123,16 @@ def _threshold_text(fitted: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class _Share:
-    names: tuple[str, ...]
+    name: str
     label: str
     meaning: str
 
 
 _SHARES = (
-    _Share(("coverage",), "Coverage", "pills of known drugs that get a name; the rest are refused"),
-    _Share(_ERROR_ALL, "Wrong among accepted", "known and unknown pills together"),
-    _Share(_ERROR_KNOWN, "Wrong among accepted, known drugs", "only pills of drugs the model knows"),
-    _Share(("false_accept_rate", "far"), "False accepts", "unknown pills that got the name of a drug"),
+    _Share("coverage", "Coverage", "pills of known drugs that get a name; the rest are refused"),
+    _Share("error_accepted", "Wrong among accepted", "known and unknown pills together"),
+    _Share("error_accepted_known", "Wrong among accepted, known drugs", "only pills of drugs the model knows"),
+    _Share("false_accept_rate", "False accepts", "unknown pills that got the name of a drug"),
 )
 
 
@@ -140,22 +143,26 @@ def _unknown_figures(unknown: Mapping[str, Any]) -> Iterator[Figure]:
         meaning = "chance that a known pill scores above an unknown one; 1 tells all apart, 0.5 none"
         yield Figure("AUROC", f"{auroc:.3f}", meaning, f"{pair[0]:.3f} to {pair[1]:.3f}" if pair else "")
     for share in _SHARES:
-        value = number(unknown, *share.names)
-        if value is not None:
-            pair = interval(part(unknown, "intervals"), *share.names)
+        value = number(unknown, share.name)
+        # Without unknown pills "known and unknown together" would say of both what was seen of one.
+        if value is not None and (share.name != "error_accepted" or number(unknown, "n_unknown")):
+            pair = interval(part(unknown, "intervals"), share.name)
             yield Figure(share.label, share_text(value), share.meaning, share_interval_text(pair) if pair else "")
 
 
 def refusal_sentence(files: ExperimentFiles) -> tuple[str, str]:
     """Return what the run refuses, as one line and its detail."""
     unknown = files.unknown
-    coverage, error = number(unknown, "coverage"), number(unknown, *_ERROR_ALL)
-    accepted = number(unknown, "false_accept_rate", "far")
-    if coverage is None or error is None:
+    coverage, accepted = number(unknown, "coverage"), number(unknown, "false_accept_rate")
+    if coverage is None:
         if files.calibration:
             return "Refuses what is below its threshold", "How often, and how well, was not measured."
         return "Refuses nothing", "Every pill gets a name, also a pill of a drug the model never saw."
-    detail = f"{share_text(error)} of the names it gives are wrong."
+    is_all = bool(number(unknown, "n_unknown"))
+    error = number(unknown, "error_accepted" if is_all else "error_accepted_known")
+    sentences = [f"{share_text(error)} of the names it gives are wrong."] if error is not None else []
     if accepted is not None:
-        detail += f" Of pills it was never shown, {share_text(accepted)} get a name all the same."
-    return f"Names {share_text(coverage)} of known pills, refuses the rest", detail
+        sentences.append(f"Of pills it was never shown, {share_text(accepted)} get a name all the same.")
+    if not is_all:
+        sentences.append("Pills of unknown drugs were not tried.")
+    return f"Names {share_text(coverage)} of known pills, refuses the rest", " ".join(sentences)

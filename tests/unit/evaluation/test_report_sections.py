@@ -76,6 +76,13 @@ def test_unmeasured_refusal_is_said(calibration: dict[str, Any], said: str) -> N
     assert said in unknown_of(files_of(calibration=calibration)).missing
 
 
+def test_without_unknown_pills_nothing_is_said_about_them() -> None:
+    unknown = {"coverage": 0.8, "error_accepted": 0.01, "error_accepted_known": 0.01, "n_known": 80, "n_unknown": 0}
+    part = unknown_of(files_of(unknown=unknown))
+    assert values(part) == {"Coverage": "80.0%", "Wrong among accepted, known drugs": "1.0%"}
+    assert part.notes == ["No pill of an unknown drug was at hand: how well those are refused nobody knows."]
+
+
 def test_a_missing_threshold_is_said() -> None:
     part = unknown_of(files_of(calibration={"threshold": None, "score": "energy"}))
     assert part.notes == ["No threshold was found that holds the wanted error: see calibration.json."]

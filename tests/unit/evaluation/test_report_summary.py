@@ -74,6 +74,11 @@ def test_a_threshold_whose_effect_nobody_measured_is_said() -> None:
     )
 
 
+def test_refusal_that_was_tried_on_known_pills_alone_says_so() -> None:
+    refuses = answers(files_of(unknown={"coverage": 0.8, "error_accepted_known": 0.01, "n_unknown": 0}))[2]
+    assert refuses.detail == "1.0% of the names it gives are wrong. Pills of unknown drugs were not tried."
+
+
 def test_advice_to_go_on_does_not_stand_against_a_no_go() -> None:
     proceed = {"recommendation": "RECOMMEND_PROCEED"}
     step = answers(files_of(verdict=VERDICT, advice=proceed))[3]
