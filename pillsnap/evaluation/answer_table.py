@@ -49,7 +49,7 @@ def tabulate(
     return PredictionTable(
         sample_id=[str(number) for number in found.sample_ids.tolist()],
         image_path=_column(records, "image_path", asked.rows),
-        group=_column(records, "group", asked.rows),
+        group=groups_of(records, asked),
         box=asked.box_numbers.astype(np.int32),
         true_code=_true_codes(records, asked, codes),
         pred_code=names[found.y_pred].tolist(),
@@ -101,6 +101,11 @@ def answered_items(found: ClassificationPredictions, records: Records, items: Cl
         positions[number] = place
         place += 1
     return positions
+
+
+def groups_of(records: Records, items: ClassificationItems) -> list[str]:
+    """Return the group of each item's picture: pictures of the same shot."""
+    return _column(records, "group", items.rows)
 
 
 def _column(records: Records, name: str, rows: NDArray[np.integer[Any]]) -> list[str]:

@@ -127,4 +127,4 @@ def detection_intervals(
     if num_groups < 2:
         return {"mAP@0.5": None, **intervals}
     values = [matches.average_precision(drawn[numbers]) for drawn in draws(num_groups, num_resamples)]
-    return {"mAP@0.5": interval_of(values), **intervals}
+    return {"mAP@0.5": interval_of(values, num_groups), **intervals}

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from sklearn.metrics import confusion_matrix
 from torch import nn
 
 from pillsnap.data.batches import Broken
@@ -24,13 +23,14 @@ from pillsnap.data.images import RgbImage, decode_rgb
 from pillsnap.data.loaders import classification_evaluation_loader, detection_evaluation_loader
 from pillsnap.data.twostage import TwoStageData
 from pillsnap.errors import BrokenImageError
-from pillsnap.evaluation.classification import classification_figures
+from pillsnap.evaluation.answer_table import answered_items, groups_of
+from pillsnap.evaluation.classification_report import report_classification
 from pillsnap.evaluation.detection import evaluate_detection_metrics
-from pillsnap.evaluation.end_to_end import evaluate_end_to_end
-from pillsnap.evaluation.plot_confusion import plot_confusion_matrix
-from pillsnap.evaluation.plot_curves import plot_roc_pr_curves
+from pillsnap.evaluation.detection_intervals import detection_intervals
+from pillsnap.evaluation.end_to_end import end_to_end_intervals, evaluate_end_to_end
 from pillsnap.evaluation.plot_detections import plot_detection_results
 from pillsnap.evaluation.predictions import DetectionPredictions, classify_loader, detect_loader
+from pillsnap.evaluation.streaming import ClassificationPredictions
 from pillsnap.inference.checkpoints import (
     CLASSIFIER_FILE,
     DETECTOR_FILE,
@@ -105,27 +105,23 @@ class SplitEvaluation:
         if found.broken:
             logger.warning("[%s] %d pictures left out, first: %s", split, len(found.broken), found.broken[0].reason)
         self.damage.note(found.broken, PLACE)
-        figures = classification_figures(found)
-        reports, codes = self.exp_dir / "reports", list(engine.class_map.codes)
-        names = [f"{code} {engine.class_map.names.get(code, '')}".strip() for code in codes]
-        matrix = confusion_matrix(found.y_true, found.y_pred, labels=np.arange(len(codes)))
-        plot_confusion_matrix(matrix, names, reports / "confusion_matrix.png")
-        if len(np.unique(found.y_true)) > 1:
-            one_hot = np.eye(len(codes), dtype=bool)[found.y_true]
-            assert found.logits is not None
-            every = np.broadcast_to(np.arange(len(codes)), one_hot.shape)
-            plot_roc_pr_curves(one_hot, found.logits.probabilities(every), reports, class_names=names)
-        else:
-            logger.warning("the %s split holds one class only: ROC and PR curves need two", split)
-        return {
-            "acc": figures["accuracy"],
-            "macro_f1": figures["macro_f1"],
-            "top5": figures["top5"],
-            "confidence": figures["confidence"],
-            "loss": found.loss,
-            "n": figures["n"],
-            "n_broken": len(found.broken),
-        }
+        return report_classification(
+            found,
+            split,
+            self.exp_dir / "reports",
+            codes=engine.class_map.codes,
+            names=engine.class_map.names,
+            groups=self._groups(found, split),
+        )
+
+    def _groups(self, found: ClassificationPredictions, split: str) -> list[str]:
+        """Return the group of each pill's picture."""
+        items = self.data.evaluation_items(split, self.cfg.data.classification.eval_view)
+        return groups_of(self.data.records, items.take(answered_items(found, self.data.records, items)))
+
+    def _groups_of_rows(self, rows: list[int]) -> list[str]:
+        """Return the group of each picture."""
+        return [str(group) for group in self.data.records.column("group")[rows]]
 
     def _detection(self, engine: DetectorEngine, split: str) -> tuple[dict[str, Any], DetectionPredictions]:
         options = self.cfg.inference
@@ -137,11 +133,17 @@ class SplitEvaluation:
         figures = evaluate_detection_metrics(
             found.predictions, found.targets, conf_threshold=self.cfg.inference.conf_threshold
         )
-        return {**figures, "n_broken": len(found.broken)}, found
+        intervals = detection_intervals(
+            found.predictions,
+            found.targets,
+            conf_threshold=self.cfg.inference.conf_threshold,
+            groups=self._groups_of_rows(found.rows),
+        )
+        return {**figures, "n_broken": len(found.broken), "intervals": intervals}, found
 
     def _end_to_end(self, classifier: ClassifierEngine, detector: DetectorEngine, rows: list[int]) -> dict[str, Any]:
         pipeline = Pipeline(classifier, detector, self._settings())
-        answers, targets, drawn, num_broken = [], [], [], 0
+        answers, targets, answered, drawn, num_broken = [], [], [], [], 0
         to_draw = set(_spread(rows))
         for row in rows:
             try:
@@ -155,10 +157,12 @@ class SplitEvaluation:
             codes = [pill["code"] for pill in pills]
             answers.append((boxes, scores, codes))
             targets.append((self.data.records.boxes_xyxy(row), self.data.records.box_codes(row)))
+            answered.append(row)
             if row in to_draw:
                 drawn.append((row, boxes, scores, codes))
         self._draw(drawn)
-        return {**evaluate_end_to_end(answers, targets), "n_broken": num_broken}
+        intervals = end_to_end_intervals(answers, targets, self._groups_of_rows(answered))
+        return {**evaluate_end_to_end(answers, targets), "n_broken": num_broken, "intervals": intervals}
 
     def _confident(self, found: DetectionPredictions) -> list[tuple[Any, ...]]:
         chosen = []

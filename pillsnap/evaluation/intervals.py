@@ -5,6 +5,10 @@ pictures; drawing pictures would make the interval too narrow. The figure is com
 interval holds the middle 95 % (percentile bootstrap; Efron & Tibshirani 1993, chapter 13). The draws are seeded: the
 same answers give the same interval.
 
+Where every group is right (or wrong), every draw is too, and the bootstrap would promise [1, 1] from three pictures.
+There the exact bound for that many groups is taken instead (Clopper & Pearson 1934): with n groups, all right, shares
+below 0.025 ** (1 / n) are unlikely.
+
 It speaks for the chance in the pictures of this split, and for nothing else: not for another training seed, and not
 for photographs of another kind.
 """
@@ -61,21 +65,36 @@ def draws(num_groups: int, num_resamples: int = NUM_RESAMPLES, seed: int = SEED)
         yield np.bincount(rng.integers(0, num_groups, num_groups), minlength=num_groups)
 
 
-def interval_of(values: Sequence[float] | NDArray[np.floating[Any]]) -> Interval:
-    """Return the middle 95 % of the figures of all draws; a draw without a figure (NaN) is left out."""
+def interval_of(values: Sequence[float] | NDArray[np.floating[Any]], num_groups: int | None = None) -> Interval:
+    """Return the middle 95 % of the figures of all draws; a draw without a figure (NaN) is left out.
+
+    Args:
+        values: One figure a draw.
+        num_groups: Groups that were drawn from, where the figure is a share in 0..1; None where it is not.
+    """
     finite = np.asarray(values, np.float64)
     finite = finite[np.isfinite(finite)]
-    return [float(value) for value in np.percentile(finite, PERCENTILES)] if len(finite) else None
+    if not len(finite):
+        return None
+    if num_groups is not None and (finite == finite[0]).all() and finite[0] in (0.0, 1.0):
+        bound = (PERCENTILES[0] / 100) ** (1 / num_groups)
+        return [bound, 1.0] if finite[0] else [0.0, 1.0 - bound]
+    return [float(value) for value in np.percentile(finite, PERCENTILES)]
 
 
 def ratio_intervals(
-    ratios: Mapping[str, Ratio], groups: Sequence[str] | Numbers | None = None, *, num_resamples: int = NUM_RESAMPLES
+    ratios: Mapping[str, Ratio],
+    groups: Sequence[str] | Numbers | None = None,
+    *,
+    are_shares: bool = True,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Interval]:
     """Return the intervals of figures that are ratios of sums: shares, means, precision, recall.
 
     Args:
         ratios: By the figure's name.
         groups: One a sample; None where every sample stands for itself.
+        are_shares: Whether the figures lie in 0..1, where 0 and 1 are extremes.
         num_resamples: How many draws.
 
     Raises:
@@ -90,7 +109,11 @@ def ratio_intervals(
     totals = np.stack([sums @ drawn for drawn in draws(num_groups, num_resamples)]).reshape(num_resamples, -1, 2)
     with np.errstate(divide="ignore", invalid="ignore"):  # a draw that holds none of what is counted has no figure
         figures = totals[..., 0] / totals[..., 1]
-    return {name: interval_of(figures[:, column]) for column, name in enumerate(ratios)}
+    counted = (sums[1::2] > 0).sum(axis=1).tolist()  # groups that hold something to take a share of
+    return {
+        name: interval_of(figures[:, column], counted[column] if are_shares else None)
+        for column, name in enumerate(ratios)
+    }
 
 
 def classification_intervals(
@@ -113,14 +136,13 @@ def classification_intervals(
         ValueError: Not one group a pill.
     """
     ones = np.ones(len(found))
-    ratios: dict[str, Ratio] = {
-        "acc": (found.ranks == 0, ones),
-        "top5": (found.ranks < 5, ones),
-        "nll": (found.nll, ones),
-        "confidence": (found.confidence, ones),
+    shares: dict[str, Ratio] = {"acc": (found.ranks == 0, ones), "top5": (found.ranks < 5, ones)}
+    means: dict[str, Ratio] = {"nll": (found.nll, ones), "confidence": (found.confidence, ones)}
+    return {
+        **ratio_intervals(shares, groups, num_resamples=num_resamples),
+        "macro_f1": _macro_f1_interval(found, group_numbers(groups, len(found)), num_resamples),
+        **ratio_intervals(means, groups, are_shares=False, num_resamples=num_resamples),
     }
-    intervals = ratio_intervals(ratios, groups, num_resamples=num_resamples)
-    return intervals | {"macro_f1": _macro_f1_interval(found, group_numbers(groups, len(found)), num_resamples)}
 
 
 def _macro_f1_interval(found: ClassificationPredictions, numbers: NDArray[np.int64], num_resamples: int) -> Interval:
@@ -136,7 +158,7 @@ def _macro_f1_interval(found: ClassificationPredictions, numbers: NDArray[np.int
         both = np.bincount(true, weights, found.num_classes) + np.bincount(pred, weights, found.num_classes)
         occurs = both > 0
         values[number] = np.mean(2 * right[occurs] / both[occurs])
-    return interval_of(values)
+    return interval_of(values, num_groups)
 
 
 def _count(numbers: NDArray[np.int64]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class LogitStore:
         self._array: Half = np.empty((0, num_classes), np.float16)
 
     @classmethod
-    def of(cls, logits_NC: NDArray[np.floating]) -> LogitStore:
+    def of(cls, logits_NC: NDArray[np.floating[Any]]) -> LogitStore:
         """Return a finished store of logits that are in memory."""
         store = cls(logits_NC.shape[1])
         tops = logits_NC.max(axis=1).astype(np.float32)
@@ -109,7 +109,7 @@ class LogitStore:
             found[rows] = np.log(np.exp(distances, out=distances).sum(axis=1, dtype=np.float64))
         return found
 
-    def probabilities(self, classes_NK: NDArray[np.integer], temperature: float = 1.0) -> Floats:
+    def probabilities(self, classes_NK: NDArray[np.integer[Any]], temperature: float = 1.0) -> Floats:
         """Return softmax(logits / temperature) of some classes of each row.
 
         Args:
@@ -127,7 +127,15 @@ class LogitStore:
         found -= self.log_sums(temperature)[:, None]
         return np.exp(found, out=found)
 
-    def columns(self, classes: Sequence[int] | NDArray[np.integer]) -> Floats:
+    def likelihoods(self, labels_N: NDArray[np.integer[Any]], temperature: float = 1.0) -> Floats:
+        """Return the negative log likelihood of one class of each row at a temperature, (N,) nats."""
+        found = np.empty(len(self), np.float32)
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            found[rows] = np.take_along_axis(self._array[rows], labels_N[rows, None], axis=1)[:, 0]
+        return self.log_sums(temperature) - found / np.float32(temperature)
+
+    def columns(self, classes: Sequence[int] | NDArray[np.integer[Any]]) -> Floats:
         """Return the distances of some classes for all rows, float32 (N, K), in one pass over the file."""
         chosen = np.asarray(classes, np.int64)
         found = np.empty((len(self), len(chosen)), np.float32)

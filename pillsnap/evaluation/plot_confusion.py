@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from pillsnap.evaluation.confusions import Confusions, Counts
 from pillsnap.evaluation.figure import BLUE, GREY, RED, drawable_label, font_families, new_figure, save_figure
 
 MAX_CLASSES_WITH_NUMBERS = 20
 MAX_CLASSES_WITH_CELLS = 60
 _WORST_CONFUSIONS = 20
 _WORST_CLASSES = 15
-
-Counts = NDArray[np.int64]
 
 
 def plot_confusion_matrix(cm: ArrayLike, class_names: Sequence[str], out_path: Path) -> Path:
@@ -37,10 +36,32 @@ def plot_confusion_matrix(cm: ArrayLike, class_names: Sequence[str], out_path: P
         ValueError: `cm` is not square, holds no sample or something other than counts, or has another number of
             classes than `class_names`.
     """
-    counts = _checked_counts(cm, class_names)
+    return plot_confusions(Confusions.of_matrix(_checked_counts(cm, class_names)), class_names, out_path)
+
+
+def plot_confusions(confusions: Confusions, class_names: Sequence[str], out_path: Path) -> Path:
+    """Draw what `plot_confusion_matrix` draws, from the pairs that occur; no (C, C) matrix is made for many classes.
+
+    Args:
+        confusions: What was taken for what.
+        class_names: C labels.
+        out_path: PNG to write.
+
+    Raises:
+        ValueError: No sample, or another number of names than classes.
+    """
+    if len(class_names) != confusions.num_classes:
+        raise ValueError(
+            f"got {len(class_names)} class names for {confusions.num_classes} classes; wanted one a class. Pass the "
+            "class map's list."
+        )
+    if not len(confusions.counts):
+        raise ValueError(
+            "confusion matrix cannot be drawn: got 0 samples; wanted at least 1. Check that the split has pictures."
+        )
     labels = [drawable_label(name, f"class {index}") for index, name in enumerate(class_names)]
-    figure = _draw_cells(counts, labels) if len(counts) <= MAX_CLASSES_WITH_CELLS else _draw_worst(counts, labels)
-    return save_figure(figure, out_path)
+    draw = _draw_cells if confusions.num_classes <= MAX_CLASSES_WITH_CELLS else _draw_worst
+    return save_figure(draw(confusions, labels), out_path)
 
 
 def _checked_counts(cm: ArrayLike, class_names: Sequence[str]) -> Counts:
@@ -57,19 +78,15 @@ def _checked_counts(cm: ArrayLike, class_names: Sequence[str]) -> Counts:
             "confusion matrix holds numbers that are not counts; wanted whole numbers of 0 or more. Pass it without "
             "normalising; the plot does that."
         )
-    if counts.sum() == 0:
-        raise ValueError(
-            "confusion matrix cannot be drawn: got 0 samples; wanted at least 1. Check that the split has pictures."
-        )
     return counts
 
 
-def _title(counts: Counts) -> str:
+def _title(confusions: Confusions) -> str:
     """Return the overall figure, and how many classes had no sample."""
-    right, total = int(np.trace(counts)), int(counts.sum())
-    unseen = int((counts.sum(axis=1) == 0).sum())
+    right, total = int(confusions.right.sum()), int(confusions.counts.sum())
+    unseen = int((confusions.totals == 0).sum())
     note = f", {unseen:,} without a sample" if unseen else ""
-    return f"Accuracy {right / total:.1%} ({right:,} of {total:,} right); {len(counts):,} classes{note}"
+    return f"Accuracy {right / total:.1%} ({right:,} of {total:,} right); {confusions.num_classes:,} classes{note}"
 
 
 def _recall_rows(counts: Counts) -> NDArray[np.float64]:
@@ -80,8 +97,9 @@ def _recall_rows(counts: Counts) -> NDArray[np.float64]:
     return shares
 
 
-def _draw_cells(counts: Counts, labels: Sequence[str]) -> Figure:
+def _draw_cells(confusions: Confusions, labels: Sequence[str]) -> Figure:
     """Return the matrix as coloured cells, with numbers while they are readable."""
+    counts = confusions.matrix()
     has_numbers = len(counts) <= MAX_CLASSES_WITH_NUMBERS
     side = max(4.5, 3.2 + (0.42 if has_numbers else 0.17) * len(counts))
     figure = new_figure(side + 0.8, side)
@@ -93,7 +111,7 @@ def _draw_cells(counts: Counts, labels: Sequence[str]) -> Figure:
     ticks = range(len(counts))
     axes.set_xticks(ticks, labels, rotation=90, fontsize=font_size, family=font_families(), parse_math=False)
     axes.set_yticks(ticks, labels, fontsize=font_size, family=font_families(), parse_math=False)
-    axes.set_title(_title(counts), fontsize=11)
+    axes.set_title(_title(confusions), fontsize=11)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if has_numbers:
@@ -111,38 +129,35 @@ def _write_numbers(axes: Axes, counts: Counts) -> None:
         axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8, color=colour)
 
 
-def _draw_worst(counts: Counts, labels: Sequence[str]) -> Figure:
+def _draw_worst(confusions: Confusions, labels: Sequence[str]) -> Figure:
     """Return the most frequent confusions and the classes recalled worst, as bars."""
     figure = new_figure(9.5, 11)
-    figure.suptitle(_title(counts), fontsize=11)
+    figure.suptitle(_title(confusions), fontsize=11)
     upper, lower = figure.subplots(2, 1, gridspec_kw={"height_ratios": [_WORST_CONFUSIONS, _WORST_CLASSES]})
-    _draw_confusions(upper, counts, labels)
-    _draw_recalls(lower, counts, labels)
+    _draw_confusions(upper, confusions, labels)
+    _draw_recalls(lower, confusions, labels)
     return figure
 
 
-def _draw_confusions(axes: Axes, counts: Counts, labels: Sequence[str]) -> None:
-    """Draw the pairs confused most often; among equals, those that are the larger part of their class first."""
-    rows, columns = np.nonzero(counts)
-    wrong = rows != columns
-    rows, columns = rows[wrong], columns[wrong]
-    if len(rows) == 0:
+def _draw_confusions(axes: Axes, confusions: Confusions, labels: Sequence[str]) -> None:
+    """Draw the pairs confused most often."""
+    pairs = confusions.worst_pairs(_WORST_CONFUSIONS)
+    if not pairs:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "No confusions: every picture is right.", ha="center", va="center")
         return
-    values, totals = counts[rows, columns], counts.sum(axis=1)
-    order = np.lexsort((-values / totals[rows], -values))[:_WORST_CONFUSIONS]
-    names = [f"{labels[rows[i]]} → {labels[columns[i]]}" for i in order]
-    notes = [f"{values[i]:,} of {totals[rows[i]]:,}" for i in order]
-    _draw_bars(axes, names, values[order].astype(float), notes, RED)
-    axes.set_title(f"Confusions, true → predicted (the {len(order)} most frequent of {len(values):,})", fontsize=10)
+    names = [f"{labels[true]} → {labels[pred]}" for true, pred, _, _ in pairs]
+    notes = [f"{times:,} of {total:,}" for _, _, times, total in pairs]
+    _draw_bars(axes, names, np.array([float(times) for _, _, times, _ in pairs]), notes, RED)
+    note = f"the {len(pairs)} most frequent of {confusions.num_wrong_pairs:,}"
+    axes.set_title(f"Confusions, true → predicted ({note})", fontsize=10)
     axes.set_xlabel("pictures")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _draw_recalls(axes: Axes, counts: Counts, labels: Sequence[str]) -> None:
+def _draw_recalls(axes: Axes, confusions: Confusions, labels: Sequence[str]) -> None:
     """Draw the classes recalled worst; among equals, those with most samples first."""
-    totals, right = counts.sum(axis=1), np.diag(counts)
+    totals, right = confusions.totals, confusions.right
     seen = np.flatnonzero(totals)
     recalls = right[seen] / totals[seen]
     order = np.lexsort((-totals[seen], recalls))[:_WORST_CLASSES]

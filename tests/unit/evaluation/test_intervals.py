@@ -19,6 +19,23 @@ def test_the_interval_of_a_share_is_about_the_textbook_one() -> None:
     assert interval == pytest.approx([0.8 - half, 0.8 + half], abs=0.003)
 
 
+@pytest.mark.parametrize("value", [0, 1])
+def test_shares_without_an_exception_have_the_exact_bound(value: int) -> None:
+    # With 10 groups, all right, a share of 0.692 would still give that with a chance of 2.5 %.
+    interval = ratio_intervals({"share": (np.full(20, value), np.ones(20))}, np.repeat(np.arange(10), 2))["share"]
+    low, high = proportion_by_search(10)
+    assert interval == pytest.approx([low, high] if value else [1 - high, 1 - low])
+
+
+def proportion_by_search(num_groups: int) -> tuple[float, float]:
+    shares = np.linspace(0, 1, 1_000_001)
+    return float(shares[np.searchsorted(shares**num_groups, 0.025)]), 1.0
+
+
+def test_a_mean_of_exactly_zero_is_no_share() -> None:
+    assert ratio_intervals({"nll": (np.zeros(5), np.ones(5))}, are_shares=False)["nll"] == [0.0, 0.0]
+
+
 def test_copies_of_a_shot_do_not_narrow_the_interval() -> None:
     right = np.arange(100) < 80
     alone = ratio_intervals({"share": (right, np.ones(100))})["share"]

@@ -40,6 +40,12 @@ def test_the_log_of_sums_is_minus_the_log_of_the_largest_probability() -> None:
     np.testing.assert_allclose(LogitStore.of(logits).log_sums(2.0), wanted, atol=2e-3)
 
 
+def test_likelihoods_are_those_of_softmax_at_the_temperature() -> None:
+    logits, labels = logits_of(3000), np.arange(3000) % 12
+    wanted = -np.log(softmax(logits / 2)[np.arange(3000), labels])
+    np.testing.assert_allclose(LogitStore.of(logits).likelihoods(labels, 2.0), wanted, atol=6e-3)
+
+
 def test_columns_are_the_distances_of_single_classes() -> None:
     store = LogitStore.of(logits_of(3000))
     np.testing.assert_array_equal(store.columns([7, 0]), store.distances[:, [7, 0]].astype(np.float32))

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from pillsnap.evaluation.plot_confusion import plot_confusion_matrix
+from pillsnap.evaluation.confusions import Confusions
+from pillsnap.evaluation.plot_confusion import plot_confusion_matrix, plot_confusions
 
 pytestmark = pytest.mark.req("EVA-1")
 
@@ -99,3 +100,9 @@ def test_shares_and_negative_numbers_are_refused(tmp_path: Path, value: float) -
 def test_a_matrix_without_samples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got 0 samples; wanted at least 1"):
         plot_confusion_matrix(np.zeros((2, 2)), ["a", "b"], tmp_path / "cm.png")
+
+
+def test_pairs_of_another_number_of_classes_are_refused(tmp_path: Path) -> None:
+    pairs = Confusions.of_answers(np.array([0, 1]), np.array([0, 0]), 2)
+    with pytest.raises(ValueError, match=r"got 3 class names for 2 classes; wanted one a class"):
+        plot_confusions(pairs, ["a", "b", "c"], tmp_path / "cm.png")
