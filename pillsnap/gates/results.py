@@ -198,12 +198,16 @@ def _training_throughput(sources: Sources) -> Figure:
 
 
 def _answer_throughput(sources: Sources) -> Figure:
-    """Pictures answered a second: in batches where that was measured, else one after the other."""
-    in_batches = _figure(at(sources.latency, "throughput", "images_per_s"), LATENCY)
+    """Pictures answered a second: in batches where the scalability test measured that, else one after the other."""
+    check = sources.checks.get("scalability_test_pass", {})
+    file = check.get("file")
+    if check.get("status") == "passed" and isinstance(file, str):
+        found = [exact(each[1]) for each in at(sources.json(file), "passes") or [] if len(each) > 1]
+        seconds = [each for each in found if each is not None and each > 0]
+        if seconds:
+            return Figure(float(1 / min(seconds)), file)
     mean_ms = exact(at(sources.latency, "single", "mean_ms"))
-    if in_batches.value is not None or mean_ms is None or mean_ms <= 0:
-        return in_batches
-    return Figure(float(1000 / mean_ms), LATENCY)
+    return Figure(float(1000 / mean_ms), LATENCY) if mean_ms is not None and mean_ms > 0 else UNMEASURED
 
 
 def _uptime(sources: Sources) -> Figure:
@@ -222,6 +226,17 @@ def _loss_variance(sources: Sources) -> Figure:
     if len(losses) < EPOCHS_FOR_VARIANCE or any(exact(loss) is None for loss in losses):
         return UNMEASURED
     return _figure(float(np.var(losses)), METRICS)
+
+
+def _epochs_since_best(task: str) -> Callable[[Sources], Figure]:
+    """Epochs a task trained on after its best one."""
+
+    def measure(sources: Sources) -> Figure:
+        history = at(sources.metrics, "history", task) or []
+        best = [place for place, epoch in enumerate(history, start=1) if at(epoch, "is_best") is True]
+        return Figure(float(len(history) - best[-1]), METRICS) if best else UNMEASURED
+
+    return measure
 
 
 def _memory_efficiency(sources: Sources) -> Figure:
@@ -306,6 +321,8 @@ _MEASURES: dict[str, Callable[[Sources], Figure]] = {
     "optimization.throughput_img_s": _training_throughput,
     "production.throughput_img_s": _answer_throughput,
     "production.api_uptime": _uptime,
+    "classification.epochs_since_best": _epochs_since_best("classification"),
+    "detection.epochs_since_best": _epochs_since_best("detection"),
     "convergence_stability": _loss_variance,
     "memory_efficiency": _memory_efficiency,
     "latency_p95_ms": _latency_p95,

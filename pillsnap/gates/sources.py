@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pillsnap.errors import DataError, PillError
 from pillsnap.evaluation.prediction_table import PredictionTable, read_predictions
-from pillsnap.gates.evidence import Evidence
+from pillsnap.gates.evidence import Evidence, checkpoint_hashes
 from pillsnap.jsonfile import read_json
 
 logger = logging.getLogger("pillsnap")
@@ -26,6 +26,7 @@ PREDICTIONS = "reports/predictions_val.arrow"
 CLASS_MAP = "class_map.json"
 TENSORBOARD = "tb"
 STDERR = "logs/train.err"
+_CHECKPOINTS = {"classification": "best.pt", "detection": "detection_best.pt"}
 
 
 @dataclass
@@ -48,8 +49,14 @@ class Sources:
 
     @cached_property
     def latency(self) -> dict[str, Any]:
-        """How long an answer takes."""
-        return self.json(LATENCY)
+        """How long an answer takes; nothing where other checkpoints were timed than lie there now."""
+        content = self.json(LATENCY)
+        timed, hashes = at(content, "checkpoints"), checkpoint_hashes(self.exp_dir)
+        now = {task: hashes[name] for task, name in _CHECKPOINTS.items() if name in hashes}
+        if content and timed != now:
+            logger.warning("%s is of other checkpoints and does not count: measure again.", self.exp_dir / LATENCY)
+            return {}
+        return content
 
     @cached_property
     def checks(self) -> Mapping[str, Mapping[str, Any]]:

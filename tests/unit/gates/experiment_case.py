@@ -57,7 +57,14 @@ class ExperimentCase:
         save_json(exp_dir / "reports" / "run.json", _run(stage))
         timing = {name: {"p95_ms": 9.0, "mean_ms": 4.0} for name in ("single", "combo", "detector", "classifier")}
         save_json(exp_dir / "reports" / "latency.json", timing)
-        self.pass_checks(*get_stage_config(stage).mandatory_checks)
+        self.prove()
+
+    def prove(self) -> None:
+        """Let the checks have passed and the times have been taken with the checkpoints that lie here."""
+        hashes = checkpoint_hashes(self.dir)
+        timed = {"classification": hashes["best.pt"], "detection": hashes["detection_best.pt"]}
+        self.change("latency", checkpoints=timed)
+        self.pass_checks(*get_stage_config(self.stage).mandatory_checks)
 
     @property
     def predictions_path(self) -> Path:

@@ -147,6 +147,29 @@ def test_latency_is_that_of_the_slower_way_to_answer(case: ExperimentCase) -> No
     assert gather_results(case.dir).value("latency_p95_ms") is None
 
 
+@pytest.mark.req("MEA-1", "CRT-2")
+def test_times_of_other_checkpoints_do_not_count(case: ExperimentCase, caplog: pytest.LogCaptureFixture) -> None:
+    (case.dir / "checkpoints" / "detection_best.pt").write_bytes(b"trained on")
+    with caplog.at_level(logging.WARNING, "pillsnap"):
+        assert gather_results(case.dir).value("latency_p95_ms") is None
+    assert "is of other checkpoints" in caplog.text
+
+
+@pytest.mark.req("CRT-1")
+def test_throughput_is_that_of_batches_where_it_was_measured(case: ExperimentCase) -> None:
+    case.change("scale", passes=[[256, 0.005, 900.0], [512, 0.004, 900.0]])
+    case.pass_checks("scalability_test_pass", file="reports/scale.json")
+    figure = gather_results(case.dir)["production.throughput_img_s"]
+    assert (figure.value, figure.file) == (250.0, "reports/scale.json")
+
+
+@pytest.mark.req("ADV-1")
+@pytest.mark.parametrize(("best", "epochs"), [([True, True], 0), ([True, False], 1), ([True, True, False, False], 2)])
+def test_epochs_since_the_best_are_counted(case: ExperimentCase, best: list[bool], epochs: int) -> None:
+    case.change("metrics", history__detection=[{"is_best": each} for each in best])
+    assert gather_results(case.dir).value("detection.epochs_since_best") == epochs
+
+
 def test_a_classifier_alone_needs_no_time_of_combinations(case: ExperimentCase) -> None:
     case.change("run", tasks={"classification": {}})
     case.change("latency", combo=None)

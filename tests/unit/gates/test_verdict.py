@@ -169,7 +169,7 @@ def test_advanced_metrics_stand_beside_the_score(tmp_path: Path) -> None:
 def accept(tmp_path: Path, name: str = "before") -> ExperimentCase:
     case = ExperimentCase(tmp_path / name)
     (case.dir / "checkpoints" / "best.pt").write_bytes(name.encode())
-    case.pass_checks(*get_stage_config(1).mandatory_checks)
+    case.prove()
     assert evaluate_gate(case.dir, 1).go
     return case
 
@@ -226,7 +226,7 @@ def test_an_accepted_run_whose_answers_are_gone_is_said(tmp_path: Path) -> None:
 def test_a_folder_that_was_trained_anew_is_not_compared_with_itself(case: ExperimentCase) -> None:
     evaluate_gate(case.dir, 1)
     (case.dir / "checkpoints" / "best.pt").write_bytes(b"trained anew")
-    case.pass_checks(*get_stage_config(1).mandatory_checks)
+    case.prove()
     verdict = evaluate_gate(case.dir, 1)
     assert verdict.simple["baseline"]["accuracy"] == 0.9
     assert verdict.comparison is not None
