@@ -26,8 +26,8 @@ from pillsnap.jsonfile import read_json
 
 NUM_PICTURES = 16
 NUM_DETECTED = 8
-TIE = 1e-3
-"""Two drugs this close in probability may change places between two devices."""
+TIE = 0.99
+"""Of the best drug's probability: two drugs that are closer may change places between two devices."""
 EXPORT_DIR = "export"
 EXPORT_FILE = f"{EXPORT_DIR}/export_report.json"
 EXPORTED = ("classification", "detection")
@@ -69,7 +69,7 @@ def classification_model_loading(subject: Subject) -> Outcome:
 
 
 def _is_best(code: str, probabilities_C: FloatArray, codes: tuple[str, ...]) -> bool:
-    return code in codes and bool(probabilities_C[codes.index(code)] >= probabilities_C.max() - TIE)
+    return code in codes and bool(probabilities_C[codes.index(code)] >= TIE * probabilities_C.max())
 
 
 def _view(subject: Subject, image_path: str, box_number: int) -> RgbImage:
