@@ -116,7 +116,7 @@ def require_classes(records: Records, unknown_classes: Sequence[str]) -> None:
         raise ConfigError(
             f"data.split.unknown_classes names {', '.join(missing[:10])}, which no picture shows; wanted were some of "
             f"the {len(keys)} class keys of the data set. Nearest to {missing[0]}: {', '.join(nearest)}. "
-            "`pillsnap data check` lists them; quote keys that look like numbers."
+            "`pillsnap data check DIR --json FILE` lists them all; quote keys that look like numbers."
         )
 
 

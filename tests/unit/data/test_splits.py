@@ -183,6 +183,21 @@ def test_every_picture_with_a_class_kept_from_training_is_unknown(policy: str) -
 
 
 @pytest.mark.req("FIN-3")
+def test_a_given_part_of_classes_kept_from_training_alone_is_missing() -> None:
+    pictures = [picture(f"a/{n}.jpg", "a", f"a{n}", "train") for n in range(20)]
+    pictures += [picture(f"c/{n}.jpg", "c", f"c{n}", "val") for n in range(5)]
+    column = assign_splits(
+        Records.from_pictures(pictures),
+        policy="given",
+        val_fraction=0.1,
+        test_fraction=0.1,
+        seed=42,
+        unknown_classes=["c"],
+    )
+    assert Counter(column) == {"train": 16, "val": 2, "test": 2, "unknown": 5}
+
+
+@pytest.mark.req("FIN-3")
 def test_keeping_one_class_from_training_leaves_the_others_where_they_are() -> None:
     pictures = singles({"a": 10, "b": 10, "c": 10})
     records = Records.from_pictures(pictures)
