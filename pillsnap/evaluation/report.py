@@ -157,8 +157,14 @@ def _pictures(reports: Path) -> dict[str, list[Picture]]:
     """Return the pictures of each section."""
     return {
         "history": load_pictures(reports, "history*.png", "Training and validation curves over the epochs"),
-        "confusion": load_pictures(reports, "confusion_matrix.png", "Which drugs were taken for which"),
+        # Those of the test split, once it was opened, lie in a folder of its name.
+        "confusion": [
+            *load_pictures(reports, "test/confusion_matrix.png", "Which drugs were taken for which"),
+            *load_pictures(reports, "confusion_matrix.png", "Which drugs were taken for which"),
+        ],
         "curves": [
+            *load_pictures(reports, "test/roc_*.png", "ROC curves, one drug against the rest"),
+            *load_pictures(reports, "test/pr_*.png", "Precision-recall curves, one drug against the rest"),
             *load_pictures(reports, "roc_*.png", "ROC curves, one drug against the rest"),
             *load_pictures(reports, "pr_*.png", "Precision-recall curves, one drug against the rest"),
         ],

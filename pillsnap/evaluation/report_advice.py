@@ -11,7 +11,15 @@ from pillsnap.evaluation.report_files import ExperimentFiles
 from pillsnap.evaluation.report_values import minute_text, number, plain_text, rows, words
 
 _CHOICES = {"1", "2", "3"}
-_RECOMMENDATIONS = {
+# By reason, else by recommendation: to stop for a check that was not run is not to stop for bad figures.
+_TITLES = {
+    "all_targets_met": "Go on to the next stage",
+    "sufficient_performance": "Go on, or improve this run first",
+    "time_cap_success": "Go on to the next stage",
+    "performance_below_target": "Improve this run before going on",
+    "performance_too_low": "Stop here and look at data and model",
+    "mandatory_checks_failed": "Get the mandatory checks to pass",
+    "critical_failure": "Stop here and remove the cause",
     "RECOMMEND_PROCEED": "Go on to the next stage",
     "SUGGEST_OPTIMIZE": "Improve this run before going on",
     "WARN_STOP": "Stop here and look at data and model",
@@ -45,37 +53,37 @@ class Advice:
     choice: str
     time: str
     command: str
-    """Trains again with every suggested override; empty where nothing is to be overridden."""
+    """Trains again with the first suggested override; empty where nothing is to be overridden."""
     is_proceed: bool
 
 
 def advice_of(files: ExperimentFiles) -> Advice:
     """Return what `advice.json` holds."""
     advice = files.advice
-    name = words(advice, "recommendation")
+    name, reason = words(advice, "recommendation"), words(advice, "reason")
     suggestions = [_suggestion(entry, files) for entry in rows(advice, "suggestions")]
     score = number(advice, "performance_score")
     options = advice.get("user_options")
-    overrides = list(dict.fromkeys(entry.override for entry in suggestions if entry.override))
+    first = next((entry.override for entry in suggestions if entry.override), "")
     return Advice(
-        title=_RECOMMENDATIONS.get(name, name.replace("_", " ").capitalize()),
+        title=_TITLES.get(reason) or _TITLES.get(name, name.replace("_", " ").capitalize()),
         message=words(advice, "message"),
-        reason=words(advice, "reason").replace("_", " "),
+        reason=reason.replace("_", " "),
         score="" if score is None else f"{score:.3f}",
         suggestions=suggestions,
         options=[str(option) for option in options] if isinstance(options, list) else [],
         choice=_choice(advice),
         time=minute_text(advice.get("time")),
-        command=_command(files, overrides) if overrides else "",
+        command=_command(files, first) if first else "",
         is_proceed=name == "RECOMMEND_PROCEED",
     )
 
 
-def _command(files: ExperimentFiles, overrides: list[str]) -> str:
-    """Return the command that trains again as before but for the overrides, beside this experiment."""
+def _command(files: ExperimentFiles, override: str) -> str:
+    """Return the command that trains again as before but for one override (words for a shell), in a new folder."""
     exp_dir = files.exp_dir
     words_of_it = ["pillsnap", "train", "--cfg", str(exp_dir / "config.yaml"), f"paths.exp_dir={exp_dir}_next"]
-    return shlex.join([*words_of_it, *overrides])
+    return f"{shlex.join(words_of_it)} {override}"
 
 
 def _choice(advice: Mapping[str, Any]) -> str:
@@ -90,9 +98,10 @@ def _suggestion(entry: Mapping[str, Any], files: ExperimentFiles) -> Suggestion:
     """Return one suggestion in the page's language."""
     value, key = entry.get("value"), words(entry, "key")
     figure = words(entry, "figure")
+    wanted = f" (wanted {entry['wanted']})" if entry.get("wanted") else ""
     return Suggestion(
         text=words(entry, "text_en") or words(entry, "text"),
-        figure=f"{figure} {plain_text(value)}".strip() if figure else "",
+        figure=f"{figure} {plain_text(value)}{wanted}" if figure else "",
         change=f"{key} = {plain_text(entry.get('new_value'))}" if key and entry.get("new_value") is not None else "",
         override=words(entry, "override"),
     )

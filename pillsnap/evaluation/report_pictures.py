@@ -36,7 +36,10 @@ def load_pictures(folder: Path, pattern: str, alt: str, *, is_photo: bool = Fals
         alt: What the pictures show, for readers who cannot see them; the file's name is added.
         is_photo: Whether to embed as JPEG.
     """
-    return [_pack(path, folder, f"{alt} ({path.stem})", is_photo) for path in sorted(folder.glob(pattern))]
+    return [
+        _pack(path, folder, f"{alt} ({path.relative_to(folder).with_suffix('').as_posix()})", is_photo)
+        for path in sorted(folder.glob(pattern))
+    ]
 
 
 def picture_of(name: str, content: bytes, alt: str, kind: str = "png") -> Picture:
@@ -59,16 +62,17 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 def _pack(path: Path, folder: Path, alt: str, is_photo: bool) -> Picture:
     """Return one file as a picture."""
-    href = quote(path.relative_to(folder).as_posix())
+    name = path.relative_to(folder).as_posix()
+    href = quote(name)
     try:
         with Image.open(path) as image:
             image.load()
             width, height = image.size
             content = jpeg_of(image) if is_photo else path.read_bytes()
     except (OSError, UnidentifiedImageError):
-        return Picture(path.name, href, alt, "", 0, 0)  # the page says so
+        return Picture(name, href, alt, "", 0, 0)  # the page says so
     kind = "jpeg" if is_photo else "png"
-    return Picture(path.name, href, alt, _data_uri(content, kind), width, height)
+    return Picture(name, href, alt, _data_uri(content, kind), width, height)
 
 
 def jpeg_of(image: Image.Image) -> bytes:

@@ -133,6 +133,7 @@ ADVICE: dict[str, Any] = {
             "text_ko": "배치 크기 축소",
             "figure": "detection.inference_time_ms",
             "value": 201.5,
+            "wanted": "<=50",
             "key": "detection.image_size",
             "new_value": 160,
             "override": "detection.image_size=160",

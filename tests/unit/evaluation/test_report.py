@@ -8,10 +8,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 
 from pillsnap.errors import PillError
 from pillsnap.evaluation.report import write_report
 from tests.unit.evaluation.report_case import build_experiment
+from tests.unit.evaluation.report_findings import add_findings
 
 pytestmark = pytest.mark.req("RPT-1")
 
@@ -51,6 +53,27 @@ def test_the_page_holds_figures_data_decisions_and_settings(full: Path) -> None:
     run = ["1,600", "8.3%", "2,103", "5 min 05 s", "classification 3", "2026-01-02 03:04:06 UTC", "2 cores"]
     settings = ["train.lr", "0.0002", "타이레놀정"]
     assert [wanted for wanted in figures + run + settings if wanted not in text] == []
+
+
+@pytest.mark.req("GNG-1", "ADV-1", "FIN-1", "DAT-6")
+def test_the_page_of_a_judged_run_has_a_place_for_every_finding(tmp_path: Path) -> None:
+    text = Page(write_report(add_findings(build_experiment(tmp_path / "run"), final_test=True))).text
+    findings = (
+        "No-go Stage 1: 2 of 4 mandatory checks passed, 1 of 4 targets met.",
+        "The check of detection model loading failed. CHECK_FAILED:detection_model_loading",
+        "failed detection model loading",
+        "detection: inference time ms 201.5 ≤ 50 missed",
+        "Because of detection.inference_time_ms 201.5 (wanted <=50). detection.image_size=160",
+        "Several pills 232 ms",
+        "Needs improvement",
+        "Temperature 1.370",
+        "AUROC 0.957 0.931 to 0.978",
+        "Worst drugs, val split",
+        "2 kept.",
+    )
+    assert [wanted for wanted in findings if wanted not in text] == []
+    assert "calibration.png" in text
+    assert "risk_coverage.png" in text
 
 
 def test_every_picture_is_inside_the_page_with_size_and_alt_text(full: Path) -> None:
@@ -110,6 +133,17 @@ def test_a_picture_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path))
     assert "confusion_matrix.png is there but cannot be read as a picture." in page.text
     assert not page.all("img")
+
+
+def test_pictures_of_the_test_split_stand_before_those_of_val(tmp_path: Path) -> None:
+    (tmp_path / "reports" / "test").mkdir(parents=True)
+    for folder in ("", "test"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "reports" / folder / "confusion_matrix.png")
+    images = Page(write_report(tmp_path)).all("img")
+    assert [str(image["alt"]).rpartition(" ")[2] for image in images] == [
+        "(test/confusion_matrix)",
+        "(confusion_matrix)",
+    ]
 
 
 def test_a_folder_of_many_files_is_one_row(tmp_path: Path) -> None:

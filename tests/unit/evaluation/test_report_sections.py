@@ -92,13 +92,27 @@ def test_advice_is_in_english_with_its_figure_and_overrides_to_paste() -> None:
     advice = advice_of(files_of(Path("runs", "a"), advice=ADVICE))
     first = advice.suggestions[0]
     assert first.text == "Make the picture for the detector smaller."
-    assert (first.figure, first.override) == ("detection.inference_time_ms 201.5", "detection.image_size=160")
+    assert (first.figure, first.override) == (
+        "detection.inference_time_ms 201.5 (wanted <=50)",
+        "detection.image_size=160",
+    )
     assert advice.command == (
-        "pillsnap train --cfg runs/a/config.yaml paths.exp_dir=runs/a_next detection.image_size=160 "
-        "train.classification.lr=0.001"
+        "pillsnap train --cfg runs/a/config.yaml paths.exp_dir=runs/a_next detection.image_size=160"
     )
     assert (advice.title, advice.score) == ("Improve this run before going on", "0.550")
     assert advice.choice == "Nobody has chosen yet."
+
+
+@pytest.mark.parametrize(
+    ("reason", "title"),
+    [
+        ("mandatory_checks_failed", "Get the mandatory checks to pass"),
+        ("performance_too_low", "Stop here and look at data and model"),
+        ("a new reason", "Stop here and look at data and model"),
+    ],
+)
+def test_a_stop_says_what_for(reason: str, title: str) -> None:
+    assert advice_of(files_of(advice={"recommendation": "WARN_STOP", "reason": reason})).title == title
 
 
 def test_a_choice_is_shown_and_advice_without_overrides_has_no_command() -> None:
