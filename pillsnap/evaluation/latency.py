@@ -8,6 +8,7 @@ how long decoding and a combination take depends on the picture.
 from __future__ import annotations
 
 import gc
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -53,7 +54,9 @@ def measure_latency(
 
     Returns:
         What the file holds: `single`, `combo`, `detector`, `classifier` as `timing` returns them (null where there is
-        no detector), `device`, `threads`, `pictures`, `time`, `command`, `git_sha`, `checkpoints` (SHA-256 by task).
+        no detector), `device`, `threads`, `load_average` (processes that wanted a core in the minute before: above the
+        number of cores, the figures are too high), `pictures`, `time`, `command`, `git_sha`, `checkpoints` (SHA-256 by
+        task).
 
     Raises:
         CheckpointError: There is no classifier, or a checkpoint cannot be used.
@@ -61,6 +64,7 @@ def measure_latency(
         ConfigError: `exp_dir` is no experiment.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    load = os.getloadavg()[0]
     root = Path(load_experiment_config(exp_dir).data.root)
     pipeline = Pipeline.from_experiment(exp_dir, device)
     found: dict[str, list[Path]] = {kind: _readable(exp_dir, root, kind) for kind in (SINGLE, COMBO)}
@@ -79,6 +83,7 @@ def measure_latency(
     results |= {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "load_average": load,
         "pictures": {kind: len(paths) for kind, paths in pictures.items()},
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["pillsnap", "latency", str(exp_dir)]),

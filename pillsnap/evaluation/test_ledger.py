@@ -209,17 +209,16 @@ class Ledger:
             return []
         except OSError as error:
             logger.warning(
-                "%s cannot be read (%s); uses it alone lists are not known", self._shared_path, error.strerror
+                "%s cannot be read (%s); what it alone lists is not known", self._shared_path, error.strerror
             )
             return []
         found: dict[str, Use] = {}
-        for line in text.split("\n"):
+        for line in text.split("\n"):  # not splitlines: JSON may hold other line separators
             try:
-                use = _use_of(json.loads(line)) if line else None
-            except (ValueError, TypeError):
-                logger.warning("%s has a line that cannot be read; it was left out", self._shared_path)
+                use = _use_of(json.loads(line))
+            except (ValueError, TypeError):  # the half of a line that a full disk, a power cut or a kill left
                 continue
-            if use is not None and not (use.id in found and found[use.id].completed):
+            if not (use.id in found and found[use.id].completed):
                 found[use.id] = use
         return list(found.values())
 
