@@ -33,8 +33,8 @@ class Drug:
 
     code: str
     name: str
-    picture: str
-    """A training picture as data URI; empty where there is none."""
+    portrait: str
+    """The style class that shows a training picture; empty where there is none."""
     absence: str
     """Why there is none."""
 
@@ -109,6 +109,7 @@ def write_gallery(exp_dir: Path) -> Path:
         pairs=builder.pairs(list(zip(cards, (case for _, case in found), strict=True))),
         reasons=_counts([reason for _, case in found for reason in case.reasons], REASONS),
         sources=_counts([source for source, _ in found], {source: SOURCES.get(source, source) for source, _ in found}),
+        portraits=builder.portraits,
         num_damaged=num_damaged,
         left_out=_left_out(folder),
     )
@@ -163,6 +164,8 @@ class _Builder:
         self._pictures = pictures
         self._names = class_map.names
         self._codes = frozenset(class_map.codes)
+        self.portraits: dict[str, str] = {}
+        """Training pictures (data URI) -> style class."""
 
     def card(self, number: int, source: str, case: HardCase) -> Card:
         """Return one case as a card."""
@@ -202,8 +205,11 @@ class _Builder:
         return found
 
     def _drug(self, code: str, name: str | None = None) -> Drug:
+        uri = self._pictures.reference(code)
+        # Hundreds of cases mention the same drug: its picture is in the page once, as a style.
+        portrait = self.portraits.setdefault(uri, f"portrait-{len(self.portraits) + 1}") if uri else ""
         absence = "no training picture" if code in self._codes else "nothing trained on this drug"
-        return Drug(code, self._names.get(code, name or ""), self._pictures.reference(code), absence)
+        return Drug(code, self._names.get(code, name or ""), portrait, absence)
 
 
 def _label(drug: Drug) -> str:

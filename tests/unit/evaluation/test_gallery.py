@@ -85,6 +85,11 @@ def test_confused_drugs_stand_side_by_side_the_most_frequent_first(data: TwoStag
     assert "<b>K-000009</b> <span>약 9정</span>" in page
 
 
+def test_the_training_picture_of_a_drug_is_in_the_page_once(page: str) -> None:
+    assert page.count('background-image: url("data:image/jpeg;base64,') == len(KNOWN)
+    assert page.count('aria-label="Training picture of K-000002"') > 3
+
+
 def test_a_case_tells_what_was_said_and_what_is_right(page: str) -> None:
     assert "named K-000002 약 2정" in page
     assert "K-000001 약 1정 (right)" in page
