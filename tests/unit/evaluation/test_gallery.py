@@ -86,7 +86,8 @@ def test_confused_drugs_stand_side_by_side_the_most_frequent_first(data: TwoStag
 
 
 def test_the_training_picture_of_a_drug_is_in_the_page_once(page: str) -> None:
-    assert page.count('background-image: url("data:image/jpeg;base64,') == len(KNOWN)
+    # The first pictures of both drugs are the same noise, see `write_aihub`.
+    assert page.count('background-image: url("data:image/jpeg;base64,') == 1
     assert page.count('aria-label="Training picture of K-000002"') > 3
 
 
