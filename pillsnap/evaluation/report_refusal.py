@@ -55,8 +55,10 @@ def _calibration_figures(classified: Mapping[str, Any], fitted: Mapping[str, Any
     after, before = number(classified, "ece_calibrated"), number(classified, "ece")
     if after is not None:
         yield Figure("Calibration error after", share_text(after), "mean distance of confidence and truth (ECE)")
-    if before is not None:
-        yield Figure("Calibration error before", share_text(before), "the same with the model's own confidences")
+        if before is not None:
+            yield Figure("Calibration error before", share_text(before), "the same with the model's own confidences")
+    elif before is not None:
+        yield Figure("Calibration error", share_text(before), "mean distance of confidence and truth (ECE)")
     temperature = number(fitted, "temperature")
     if temperature is not None:
         effect = "raises" if temperature < 1 else "lowers"

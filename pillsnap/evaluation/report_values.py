@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 NOT_MEASURED = "not measured"
+# Ends of names that are units; the longer ones first.
+_UNITS = {"_img_s": "pictures/s", "_ms": "ms", "_gb": "GB", "_s": "s", "_hours": "hours"}
 
 
 def part(facts: object, *keys: str) -> Mapping[str, Any]:
@@ -88,8 +90,17 @@ def figure_name(name: str) -> str:
     """Return the dotted name of a figure in words: "detection: mAP@0.5" for `detection.mAP_0.5`."""
     group, _, key = name.partition(".") if not name.startswith("mAP") else ("", "", name)
     key = key.replace("mAP_0.5_0.95", "mAP@0.5:0.95").replace("mAP_", "mAP@").replace("macro_f1", "macro F1")
+    for ending, unit in _UNITS.items():
+        if key.endswith(ending):
+            key = f"{key.removesuffix(ending)} ({unit})"
+            break
     text = key.replace("_", " ")
     return f"{group.replace('_', ' ')}: {text}" if group and text else text or group.replace("_", " ")
+
+
+def wanted_text(wanted: str) -> str:
+    """Return a wanted value such as ">=0.40" as people write it: "≥ 0.40"."""
+    return wanted.replace(">=", "≥ ").replace("<=", "≤ ").replace("  ", " ")
 
 
 def count_text(count: int, one: str, many: str) -> str:

@@ -22,6 +22,7 @@ from pillsnap.evaluation.report_values import (
     plain_text,
     rows,
     time_of,
+    wanted_text,
     words,
 )
 
@@ -180,13 +181,19 @@ def _checks(facts: Mapping[str, Any], exp_dir: Path) -> Iterator[Check]:
         yield Check(
             name=name,
             status=_status(entry),
-            what=words(entry, "what"),
+            what=_as_sentence(words(entry, "what")),
             result=_result(entry),
-            message=words(entry, "message"),
+            message=_as_sentence(words(entry, "message")),
             time=minute_text(entry.get("time")),
             file=words(entry, "file"),
             href=href_of(exp_dir, entry.get("file")),
         )
+
+
+def _as_sentence(text: str) -> str:
+    return (
+        f"{text[:1].upper()}{text[1:]}" if not text.startswith(("/", "reports/", "export/", "checkpoints/")) else text
+    )
 
 
 def _status(entry: object) -> str:
@@ -199,7 +206,7 @@ def _result(entry: Mapping[str, Any]) -> str:
     """Return "3.2 MB (wanted at most 4)", as far as it was recorded."""
     unit = f" {entry['unit']}" if entry.get("unit") else ""
     value = "" if entry.get("value") is None else f"{plain_text(entry['value'])}{unit}"
-    wanted = "" if entry.get("wanted") is None else f"wanted {plain_text(entry['wanted'])}"
+    wanted = "" if entry.get("wanted") in (None, "") else f"wanted {wanted_text(plain_text(entry['wanted']))}"
     return f"{value} ({wanted})" if value and wanted else value or wanted
 
 
@@ -215,7 +222,7 @@ def target_of(entry: Mapping[str, Any], exp_dir: Path | None = None) -> Target:
     percent = 100 if is_met else min(99, max(0, int(100 * (ratio or 0))))
     return Target(
         name=figure_name(words(entry, "name")),
-        wanted=words(entry, "wanted").replace(">=", "≥ ").replace("<=", "≤ "),
+        wanted=wanted_text(words(entry, "wanted")),
         value="–" if value is None else _value_text(value, words(entry, "wanted"), is_met=is_met),
         state="met" if is_met else NOT_MEASURED if value is None else "missed",
         percent=0 if value is None else percent,

@@ -62,7 +62,7 @@ def test_the_page_of_a_judged_run_has_a_place_for_every_finding(tmp_path: Path) 
         "No-go Stage 1: 2 of 4 mandatory checks passed, 1 of 4 targets met.",
         "The check of detection model loading failed. CHECK_FAILED:detection_model_loading",
         "failed detection model loading",
-        "detection: inference time ms 201.5 ≤ 50 missed",
+        "detection: inference time (ms) 201.5 ≤ 50 missed",
         "Because of detection.inference_time_ms 201.5 (wanted <=50). detection.image_size=160",
         "Several pills 232 ms",
         "Needs improvement",

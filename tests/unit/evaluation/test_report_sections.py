@@ -46,7 +46,7 @@ def test_calibration_is_shown_before_and_after() -> None:
 
 def test_without_a_calibration_the_models_own_error_is_shown() -> None:
     part = calibration_of(files_of(run={"evaluation": {"classification": {"ece": 0.05}}}))
-    assert values(part) == {"Calibration error before": "5.0%"}
+    assert values(part) == {"Calibration error": "5.0%"}
     assert part.missing.startswith("No calibration was fitted")
 
 

@@ -77,6 +77,8 @@ def test_any_value_has_a_text(value: object, text: str) -> None:
         ("detection.mAP_0.5_0.95", "detection: mAP@0.5:0.95"),
         ("mAP_0.5", "mAP@0.5"),
         ("classification.macro_f1", "classification: macro F1"),
+        ("detection.inference_time_ms", "detection: inference time (ms)"),
+        ("optimization.throughput_img_s", "optimization: throughput (pictures/s)"),
         ("class_imbalance_ratio", "class imbalance ratio"),
     ],
 )

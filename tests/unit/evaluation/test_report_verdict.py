@@ -40,6 +40,20 @@ def test_failed_checks_come_first_then_those_not_run() -> None:
     assert checks[2].result == "2 tasks (wanted 2)"
 
 
+@pytest.mark.parametrize(
+    ("entry", "result"),
+    [
+        ({"value": 3, "wanted": "", "unit": "pills"}, "3 pills"),
+        ({"value": None, "wanted": ">= 1"}, "wanted ≥ 1"),
+        ({"value": None, "wanted": ""}, ""),
+    ],
+    ids=["no limit", "no value", "neither"],
+)
+def test_a_result_names_what_was_recorded(entry: dict[str, Any], result: str) -> None:
+    checks = verdict_of(files_of(verdict={"checks": {"a": {"status": "passed", "what": "ran it", **entry}}})).checks
+    assert (checks[0].result, checks[0].what) == (result, "Ran it")
+
+
 def test_a_status_nobody_knows_counts_as_not_run() -> None:
     checks = verdict_of(files_of(verdict={"checks": {"a": {"status": "ok"}, "b": None}})).checks
     assert [check.status for check in checks] == ["not run", "not run"]
