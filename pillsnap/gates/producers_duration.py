@@ -13,7 +13,7 @@ import numpy as np
 from pillsnap.data.records import COMBO, SINGLE
 from pillsnap.errors import DataError, PillError
 from pillsnap.gates.evidence import Outcome, outcome
-from pillsnap.gates.growth import Growth
+from pillsnap.gates.growth import Growth, only_what_is_new_collected
 from pillsnap.gates.subject import Subject
 from pillsnap.inference.pipeline import Answer
 
@@ -38,10 +38,11 @@ def memory_leak_test(subject: Subject) -> Outcome:
     requests, num_wanted = requests_of(subject), subject.options.predictions
     growth = Growth()
     every = max(num_wanted // NUM_SAMPLES, 1)
-    for done, (path, mode) in enumerate(islice(cycle(requests), WARMUP_PREDICTIONS + num_wanted), start=1):
-        subject.pipeline.predict(path, mode)
-        if done >= WARMUP_PREDICTIONS and (done - WARMUP_PREDICTIONS) % every == 0:
-            growth.sample(done)
+    with only_what_is_new_collected():
+        for done, (path, mode) in enumerate(islice(cycle(requests), WARMUP_PREDICTIONS + num_wanted), start=1):
+            subject.pipeline.predict(path, mode)
+            if done >= WARMUP_PREDICTIONS and (done - WARMUP_PREDICTIONS) % every == 0:
+                growth.sample(done)
     resident, gpu = growth.per_1000()
     slope = max(resident, gpu)
     return outcome(
@@ -68,7 +69,8 @@ class Stability:
 def stability_test_pass(subject: Subject) -> Outcome:
     """For the minutes asked for, single and combo predictions go on without error, change, or growing memory."""
     wanted_s = subject.options.minutes * SECONDS_A_MINUTE
-    found = predict_for(wanted_s, requests_of(subject), subject.pipeline.predict)
+    with only_what_is_new_collected():
+        found = predict_for(wanted_s, requests_of(subject), subject.pipeline.predict)
     has_enough = len(found.growth.done) >= MIN_SAMPLES
     growth_mb = found.growth.fitted_mb() if has_enough else 0.0
     if not has_enough and not found.problems:
@@ -125,8 +127,8 @@ def is_same_answer(one: Answer, other: Answer) -> bool:
             return False
         if abs(first["confidence"] - second["confidence"]) > MAX_CONFIDENCE_DRIFT:
             return False
-        boxes = np.array([first["box_xyxy"] or [], second["box_xyxy"] or []], np.float32)
-        if np.abs(boxes[0] - boxes[1]).max(initial=0) > MAX_BOX_DRIFT_PX:
+        boxes = [np.array(pill["box_xyxy"] or [], np.float32) for pill in (first, second)]
+        if len(boxes[0]) != len(boxes[1]) or np.abs(boxes[0] - boxes[1]).max(initial=0) > MAX_BOX_DRIFT_PX:
             return False
     return True
 
