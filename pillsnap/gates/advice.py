@@ -51,7 +51,7 @@ def advise(
     """
     cfg = _config(exp_dir)
     spoken = choose_language(language or ("auto" if cfg is None else cfg.ui.language))
-    advisor = OptimizationAdvisor(spoken, cfg, terminal or Terminal(), interactive)
+    advisor = OptimizationAdvisor(language=spoken, cfg=cfg, terminal=terminal or Terminal(), is_interactive=interactive)
     results = verdict.results.for_advisor(stage)
     recommend = advisor.recommend_after_time_cap if verdict.is_time_cap else advisor.recommend
     gate = messages.GATE_GO if verdict.go else messages.GATE_NO_GO

@@ -68,7 +68,7 @@ class Recommendation:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimizationAdvisor:
     """Weighs a run's figures against its stage's targets, recommends, and asks."""
 

@@ -75,15 +75,20 @@ NAMES: dict[str, dict[str, list[str]]] = {
         "plot_detection_results": ["images", "predictions", "out_dir"],
         "plot_roc_pr_curves": ["y_true_onehot", "y_prob", "out_dir"],
         "dump_metrics_json": ["metrics", "out_path"],
+        "simple_stage_evaluation": ["stage", "results", "baseline"],
+        "OptimizationAdvisor": [],
+        "generate_optimization_suggestions": ["results", "stage"],
     },
     "src.data": {"build_dataloaders_twostage": ["cfg"]},
 }
+CONSTANTS = {"src.evaluate": ["STAGE_TARGETS"]}
 ROWS = [(address, name) for address, names in NAMES.items() for name in names]
 DEFAULTS = {
     "build_logger": {"name": "pillsnap"},
     "build_yolo_model": {"lazy_load": True},
     "predict_pipeline": {"mode": "single", "conf_threshold": 0.3},
     "early_stopping": {"mode": "max", "patience": 7, "min_delta": 0.0},
+    "simple_stage_evaluation": {"baseline": None},
     "autotune_num_workers": {"candidates": (4, 8, 12, 16), "warmup": 30, "steps": 100},
 }
 
@@ -109,7 +114,16 @@ def test_a_default_is_the_specified_one(name: str, expected: dict[str, object]) 
 @pytest.mark.req("ADR-1")
 @pytest.mark.parametrize("address", NAMES)
 def test_an_address_exposes_these_names_and_no_others(address: str) -> None:
-    assert sorted(importlib.import_module(address).__all__) == sorted(NAMES[address])
+    expected = [*NAMES[address], *CONSTANTS.get(address, [])]
+    assert sorted(importlib.import_module(address).__all__) == sorted(expected)
+
+
+@pytest.mark.req("ADR-1", "GNG-1", "ADV-1")
+def test_the_criteria_and_the_advisor_are_as_specified() -> None:
+    evaluate = importlib.import_module("src.evaluate")
+    assert list(evaluate.STAGE_TARGETS) == [1, 2, 3, 4]
+    parameters = inspect.signature(evaluate.OptimizationAdvisor().evaluate_and_recommend).parameters
+    assert list(parameters) == ["stage", "results"]
 
 
 @pytest.mark.req("ADR-1", "ADR-2")
