@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pillsnap.evaluation.compare_outcome import Outcome, outcome_of
 from pillsnap.evaluation.report_files import ExperimentFiles
 from pillsnap.evaluation.report_tables import Table, tables_of
 from pillsnap.evaluation.report_values import (
@@ -91,6 +92,8 @@ class Verdict:
     targets: list[Target]
     advanced: list[Target]
     tables: list[Table]
+    comparison: Outcome | None
+    """With the last accepted run; None where there is none."""
     command: str
     """Judges the run; empty when that was done."""
 
@@ -117,7 +120,8 @@ def verdict_of(files: ExperimentFiles) -> Verdict:
         other_checks=list(_checks({name: check for name, check in evidence.items() if name not in judged}, exp_dir)),
         targets=targets,
         advanced=[target_of(entry, exp_dir) for entry in rows(verdict, "advanced")],
-        tables=list(_comparison_tables(verdict)),
+        tables=list(_rule_tables(verdict)),
+        comparison=_comparison(verdict),
         command="" if verdict else _command(files),
     )
 
@@ -241,9 +245,14 @@ def _value_text(value: float, wanted: str, *, is_met: bool) -> str:
     return repr(value) if is_alike and not is_met else text
 
 
-def _comparison_tables(verdict: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield what the stage rules were given, the accepted run before, and the comparison with it."""
+def _comparison(verdict: Mapping[str, Any]) -> Outcome | None:
+    """Return what came of comparing this run with the last accepted one, picture by picture."""
+    found = part(verdict, "comparison")
+    return outcome_of(found, ("the accepted run", "this run")) if found else None
+
+
+def _rule_tables(verdict: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield what the stage rules were given, and the accepted run before."""
     simple = part(verdict, "simple")
     yield from tables_of("figures the stage rules were given", part(simple, "results"))
     yield from tables_of("last accepted run", part(simple, "baseline"))
-    yield from tables_of("comparison with the last accepted run", part(verdict, "comparison"))

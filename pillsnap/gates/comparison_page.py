@@ -7,39 +7,25 @@ settings that differ, curves, and the pictures that only one of them got right.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from omegaconf import OmegaConf
 
 from pillsnap.errors import ConfigError, DataError
 from pillsnap.evaluation.compare_figures import figure_tables, settings_that_differ
+from pillsnap.evaluation.compare_outcome import Outcome, outcome_of
 from pillsnap.evaluation.plot_comparison import plot_comparison
 from pillsnap.evaluation.prediction_table import read_predictions
 from pillsnap.evaluation.report_files import ExperimentFiles
 from pillsnap.evaluation.report_page import render, write_page
 from pillsnap.evaluation.report_pictures import Picture, picture_of
-from pillsnap.evaluation.report_tables import Table
-from pillsnap.evaluation.report_values import share_text
 from pillsnap.gates.comparison import PREDICTIONS, compare_experiments, pair_answers
 from pillsnap.gates.comparison_pictures import Case, cases_of
 
 MAX_CASES = 12
 """Pictures shown of each kind."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What the comparison of answers came to, in words."""
-
-    title: str
-    sentence: str
-    note: str
-    table: Table | None
 
 
 def write_comparison(a_dir: Path, b_dir: Path, out_path: Path | None = None) -> tuple[Path, Outcome]:
@@ -95,44 +81,9 @@ def _named(files: ExperimentFiles, page: Path) -> dict[str, str]:
 def _outcome(a_dir: Path, b_dir: Path) -> Outcome:
     """Compare the answers of both to the val split, and say what it means."""
     try:
-        found = compare_experiments(a_dir, b_dir)
+        return outcome_of(compare_experiments(a_dir, b_dir))
     except DataError as error:
-        return Outcome(title="Not compared picture by picture", sentence=str(error), note="", table=None)
-    low, high = found["interval"]
-    is_paired = found["kind"] == "paired"
-    title = "No difference beyond chance"
-    if low > 0 or high < 0:
-        title = f"{'B' if low > 0 else 'A'} names more pills correctly"
-    basis = f"on the same {found['b']['n']:,} pills" if is_paired else "on different pictures"
-    sentence = (
-        f"A {share_text(found['a']['accuracy'])}, B {share_text(found['b']['accuracy'])}, {basis}: a difference of "
-        f"{100 * found['difference']:+.1f} points, 95% interval {100 * low:+.1f} to {100 * high:+.1f}."
-    )
-    note = f"Interval by {found['method']}."
-    if not is_paired:
-        note = f"{str(found['reason']).capitalize()}. Look at the pills in both below first. {note}"
-    return Outcome(title=title, sentence=sentence, note=note, table=_pairs_table(found["pairs"]))
-
-
-def _pairs_table(pairs: Mapping[str, Any] | None) -> Table | None:
-    """Return what both said to the pills both were asked about."""
-    if pairs is None:
-        return None
-    low, high = pairs["interval"]
-    rows = [
-        ["pills both were asked about", f"{pairs['n']:,} in {pairs['n_groups']:,} groups of pictures"],
-        ["both right", f"{pairs['both_right']:,}"],
-        ["only A right", f"{pairs['only_a_right']:,}"],
-        ["only B right", f"{pairs['only_b_right']:,}"],
-        ["both wrong", f"{pairs['both_wrong']:,}"],
-        ["difference, B minus A", f"{100 * pairs['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"],
-        ["McNemar's exact test", f"p = {_p_text(pairs['p_value'])}; takes every pill for independent"],
-    ]
-    return Table("", [], rows)
-
-
-def _p_text(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+        return outcome_of({"kind": "none", "reason": str(error)})
 
 
 def _curves(a: ExperimentFiles, b: ExperimentFiles) -> list[Picture]:

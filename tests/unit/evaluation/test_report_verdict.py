@@ -100,6 +100,34 @@ def test_only_a_target_that_is_met_has_a_full_bar(entry: dict[str, Any], state: 
     assert target.name == "classification: accuracy"
 
 
+def test_the_comparison_with_the_accepted_run_is_said_in_words() -> None:
+    pairs = {"n": 40, "n_groups": 20, "both_right": 20, "both_wrong": 0, "only_a_right": 15, "only_b_right": 5}
+    comparison = {
+        "kind": "paired",
+        "a": {"accuracy": 0.875, "n": 40},
+        "b": {"accuracy": 0.625, "n": 40},
+        "difference": -0.25,
+        "interval": [-0.45, -0.05],
+        "method": "bootstrap",
+        "pairs": {**pairs, "difference": -0.25, "interval": [-0.45, -0.05], "p_value": 0.0414},
+    }
+    shown = verdict_of(files_of(verdict={"comparison": comparison})).comparison
+    assert shown is not None
+    assert shown.title == "The accepted run names more pills correctly"
+    assert shown.sentence == (
+        "The accepted run 87.5%, this run 62.5%, on the same 40 pills: a difference of -25.0 points, 95% interval "
+        "-45.0 to -5.0."
+    )
+    assert shown.table is not None
+    assert shown.table.rows[2] == ["only the accepted run right", "15"]
+
+
+def test_why_nothing_was_compared_is_said() -> None:
+    shown = verdict_of(files_of(verdict={"comparison": {"kind": "none", "reason": "written over"}})).comparison
+    assert shown is not None
+    assert (shown.title, shown.sentence) == ("Not compared picture by picture", "written over")
+
+
 def test_a_verdict_older_than_the_run_is_said_to_be() -> None:
     warnings = verdict_of(files_of(verdict={"time": TIME}, run={"ended": "2026-01-02T04:05:07+00:00"})).warnings
     assert warnings == ["This verdict is older than the end of the run. Judge the run again before you rely on it."]
