@@ -30,7 +30,7 @@ _PLACES = ("paths.",)
 
 def figure_tables(a: ExperimentFiles, b: ExperimentFiles) -> list[Table]:
     """Return the val figures of both with their intervals, one table a topic; what neither has is left out."""
-    columns = ["figure", "A", "B", "B minus A"]
+    columns = ["figure", "A", "B", "B − A"]
     figures_a, figures_b = val_figures(a)[1], val_figures(b)[1]
     tables = [
         Table(TITLES[task], columns, list(_rows(KINDS[task], part(figures_a, task), part(figures_b, task))))
