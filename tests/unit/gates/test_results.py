@@ -182,6 +182,14 @@ def test_coverage_is_the_share_of_classes_that_val_shows(case: ExperimentCase) -
     assert gather_results(case.dir).value("class_coverage") == 0.4
 
 
+@pytest.mark.req("GNG-1", "CRT-2")
+def test_damaged_answers_cover_nothing(case: ExperimentCase, caplog: pytest.LogCaptureFixture) -> None:
+    case.predictions_path.write_bytes(case.predictions_path.read_bytes()[:1000])
+    with caplog.at_level(logging.WARNING, "pillsnap"):
+        assert gather_results(case.dir).value("class_coverage") is None
+    assert "wanted a table of predictions" in caplog.text
+
+
 @pytest.mark.req("GNG-1")
 def test_a_traceback_is_a_crash(case: ExperimentCase) -> None:
     (case.dir / "logs" / "train.err").write_text("Traceback (most recent call last):\n")

@@ -273,6 +273,12 @@ def test_workers_are_doubled_up_to_the_cores(workers: int, cores: int, expected:
     assert (change.new_value if change else None) == expected
 
 
+def test_a_configuration_without_the_key_is_left_alone() -> None:
+    runs = (WORST, {**UNEVEN, "n_eval_samples": 1900}, *({**met, **ALONE} for met in MET))
+    empty = OmegaConf.create({"train": {"tasks": ["classification", "detection"]}})
+    assert [generate_optimization_suggestions(run, stage, cfg=empty) for stage in STAGES for run in runs] == [[]] * 24
+
+
 def test_an_override_is_safe_for_a_shell() -> None:
     override = Change("train.tasks", ["classification", "detection"]).override
     assert override == "'train.tasks=[classification,detection]'"

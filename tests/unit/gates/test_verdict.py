@@ -123,6 +123,14 @@ def test_a_capped_run_of_stage_1_is_a_go_with_its_figures_recorded(case: Experim
 
 
 @pytest.mark.req("STG-4")
+def test_a_capped_run_that_was_never_judged_is_no_later_baseline(case: ExperimentCase) -> None:
+    cap(case)
+    case.change("metrics", val=None)
+    assert evaluate_gate(case.dir, 1).go
+    assert not accepted_path(case.dir).exists()
+
+
+@pytest.mark.req("STG-4")
 @pytest.mark.parametrize("name", ["pipeline_complete", "classification_model_loading"])
 def test_a_capped_run_needs_its_two_checks(case: ExperimentCase, name: str) -> None:
     cap(case)
