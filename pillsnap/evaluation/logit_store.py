@@ -1,13 +1,15 @@
 """The logits of a whole split at two bytes each, in a file that vanishes with its last user.
 
-60,000 pills of 5,000 classes take 600 MB here and 1.2 GB as float32; the system may drop and reread the file's pages,
-so a machine with little memory gets slower instead of failing. What is kept is each logit's distance to the largest of
-its row: there float16 is most exact where it matters, next to the winner (steps of 1/1024 of the distance), and
-softmax does not change.
+60,000 pills of 5,000 classes take 600 MB here and 1.2 GB as float32. What was read is let go of block by block, so this
+process holds a few MB of it; the system keeps the rest in its cache while it has memory to spare.
+
+What is kept is each logit's distance to the largest of its row: there float16 is most exact where it matters, next to
+the winner (steps of 1/1024 of the distance), and softmax does not change.
 """
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -36,7 +38,8 @@ class LogitStore:
         """
         self.num_classes = num_classes
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="pillsnap-logits-")  # noqa: SIM115 (lives as long as self)
-        self._tops: list[Floats] = []
+        self.tops: Floats = np.empty(0, np.float32)
+        """(N,) the largest logit of each row."""
         self._array: Half = np.empty((0, num_classes), np.float16)
 
     @classmethod
@@ -44,16 +47,15 @@ class LogitStore:
         """Return a finished store of logits that are in memory."""
         store = cls(logits_NC.shape[1])
         tops = logits_NC.max(axis=1).astype(np.float32)
-        store.append(np.maximum(logits_NC - tops[:, None], LOWEST).astype(np.float16), tops)
-        store.finish()
+        store.append(np.maximum(logits_NC - tops[:, None], LOWEST).astype(np.float16))
+        store.finish(tops)
         return store
 
-    def append(self, distances_BC: Half, tops_B: Floats) -> None:
+    def append(self, distances_BC: Half) -> None:
         """Add rows.
 
         Args:
             distances_BC: Logits less the largest of their row: 0 or below.
-            tops_B: The largest logit of each row.
 
         Raises:
             PillError: The file cannot be written, for example because the disk is full.
@@ -65,17 +67,19 @@ class LogitStore:
                 f"the logits of a split cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}; wanted "
                 f"{2 * self.num_classes:,} bytes a pill. Free space there, or name another folder with TMPDIR."
             ) from error
-        self._tops.append(tops_B)
 
-    def finish(self) -> None:
-        """End writing; from here on rows can be read."""
-        self.tops = np.concatenate(self._tops) if self._tops else np.empty(0, np.float32)
-        """(N,) the largest logit of each row."""
-        self._tops = []
+    def finish(self, tops_N: Floats) -> None:
+        """End writing; from here on rows can be read.
+
+        Args:
+            tops_N: The largest logit of each row that was appended.
+        """
+        self.tops = tops_N
         with self._file:  # the map needs no descriptor
             self._file.flush()
             if len(self.tops):
-                self._array = np.memmap(self._file, np.float16, "r", shape=(len(self.tops), self.num_classes))
+                self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._array = np.frombuffer(self._map, np.float16).reshape(len(self.tops), self.num_classes)
 
     def __del__(self) -> None:
         """Let go of the file where writing was cut short."""
@@ -88,7 +92,7 @@ class LogitStore:
 
     @property
     def distances(self) -> Half:
-        """(N, C) logits less the largest of their row, mapped from the file; read it in blocks of rows."""
+        """(N, C) logits less the largest of their row, mapped from the file; for large ones use `blocks`."""
         return self._array
 
     def logits(self, start: int, stop: int) -> Floats:
@@ -97,8 +101,7 @@ class LogitStore:
 
     def blocks(self, num_rows: int = _ROWS_AT_ONCE) -> Iterator[tuple[slice, Floats]]:
         """Go through the rows: their places, and float32 (n, C) logits less the largest of their row."""
-        for start in range(0, len(self), num_rows):
-            rows = slice(start, min(start + num_rows, len(self)))
+        for rows in self._row_blocks(num_rows):
             yield rows, self._array[rows].astype(np.float32)
 
     def log_sums(self, temperature: float = 1.0) -> Floats:
@@ -120,8 +123,7 @@ class LogitStore:
             float32 (N, K).
         """
         found = np.empty(classes_NK.shape, np.float32)
-        for start in range(0, len(self), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
+        for rows in self._row_blocks():
             found[rows] = np.take_along_axis(self._array[rows], classes_NK[rows], axis=1)
         found /= temperature
         found -= self.log_sums(temperature)[:, None]
@@ -130,8 +132,7 @@ class LogitStore:
     def likelihoods(self, labels_N: NDArray[np.integer[Any]], temperature: float = 1.0) -> Floats:
         """Return the negative log likelihood of one class of each row at a temperature, (N,) nats."""
         found = np.empty(len(self), np.float32)
-        for start in range(0, len(self), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
+        for rows in self._row_blocks():
             found[rows] = np.take_along_axis(self._array[rows], labels_N[rows, None], axis=1)[:, 0]
         return self.log_sums(temperature) - found / np.float32(temperature)
 
@@ -139,7 +140,16 @@ class LogitStore:
         """Return the distances of some classes for all rows, float32 (N, K), in one pass over the file."""
         chosen = np.asarray(classes, np.int64)
         found = np.empty((len(self), len(chosen)), np.float32)
-        for start in range(0, len(self), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
+        for rows in self._row_blocks():
             found[rows] = self._array[rows][:, chosen]
         return found
+
+    def _row_blocks(self, num_rows: int = _ROWS_AT_ONCE) -> Iterator[slice]:
+        """Go through the rows, and let go of the memory of each block when the next is asked for."""
+        row_bytes = 2 * self.num_classes
+        for start in range(0, len(self), num_rows):
+            stop = min(start + num_rows, len(self))
+            yield slice(start, stop)
+            # Whole pages only; the last one is shared with the next block, which lets go of it.
+            first = start * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, first, stop * row_bytes - first)

@@ -19,8 +19,8 @@ from pillsnap.evaluation.streaming import ClassificationPredictions
 MAX_CLASSES_DRAWN = 6
 _NUM_WORST = 5
 _GRID = np.linspace(0, 1, 501)
-_SCORES_AT_ONCE = 16_000_000
-"""Scores that are in memory at a time: 64 MB of float32."""
+_SCORES_AT_ONCE = 8_000_000
+"""Scores that are in memory at a time: 32 MB of float32."""
 
 Columns: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
 """Gives the scores of some classes, (N, K)."""

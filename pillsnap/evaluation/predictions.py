@@ -98,7 +98,7 @@ def classify_loader(
             stream.add(batch.labels_B, batch.sample_ids)
             for answers, part_loss in cut.over(batch, classify):
                 stream.add_answers(answers)
-                loss.sums.append(part_loss)
+                loss.add(part_loss)
             loss.weight += loss.weight_of(batch.labels_B)
     if not len(stream):
         raise DataError(_nothing_decoded(broken))
@@ -111,7 +111,7 @@ class _MeanLoss:
     def __init__(self, criterion: nn.Module) -> None:
         self._criterion = criterion
         self._batch_weight: Callable[[torch.Tensor], float] = getattr(criterion, "batch_weight", len)
-        self.sums: list[torch.Tensor] = []
+        self._sum: torch.Tensor | None = None
         self.weight = 0.0
 
     def of(self, logits_BC: torch.Tensor, labels_B: torch.Tensor, host_labels_B: torch.Tensor) -> torch.Tensor:
@@ -125,6 +125,10 @@ class _MeanLoss:
         mean: torch.Tensor = self._criterion(logits_BC, labels_B)
         return mean.double() * self.weight_of(host_labels_B)
 
+    def add(self, part_sum: torch.Tensor) -> None:
+        """Add what `of` returned."""
+        self._sum = part_sum if self._sum is None else self._sum + part_sum
+
     def weight_of(self, host_labels_B: torch.Tensor) -> float:
         """Return what the known drugs of a batch count for."""
         known = host_labels_B[host_labels_B >= 0]
@@ -132,7 +136,7 @@ class _MeanLoss:
 
     def mean(self) -> float:
         """Return the mean; NaN where no drug was known."""
-        return float(torch.stack(self.sums).sum()) / self.weight if self.weight else float("nan")
+        return float(self._sum) / self.weight if self._sum is not None and self.weight else float("nan")
 
 
 def detect_loader(
