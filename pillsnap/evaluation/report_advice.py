@@ -24,6 +24,7 @@ _TITLES = {
     "SUGGEST_OPTIMIZE": "Improve this run before going on",
     "WARN_STOP": "Stop here and look at data and model",
 }
+_NOT_ABOUT_TARGETS = {"mandatory_checks_failed", "critical_failure", "time_cap_success"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Advice:
     command: str
     """Trains again with the first suggested override; empty where nothing is to be overridden."""
     is_proceed: bool
+    first_step: str
+    """One sentence: the first thing to do, or why."""
 
 
 def advice_of(files: ExperimentFiles) -> Advice:
@@ -75,8 +78,14 @@ def advice_of(files: ExperimentFiles) -> Advice:
         choice=_choice(advice),
         time=minute_text(advice.get("time")),
         command=_command(files, first) if first else "",
+        first_step=_first_step(reason, suggestions) or words(advice, "message"),
         is_proceed=name == "RECOMMEND_PROCEED",
     )
+
+
+def _first_step(reason: str, suggestions: list[Suggestion]) -> str:
+    """Return the first suggestion, where the advice is about targets: suggestions do not mend a check."""
+    return "" if reason in _NOT_ABOUT_TARGETS or not suggestions else suggestions[0].text
 
 
 def _command(files: ExperimentFiles, override: str) -> str:

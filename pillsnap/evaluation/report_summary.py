@@ -80,12 +80,11 @@ def _refuses(files: ExperimentFiles) -> Answer:
 
 def _next_step(verdict: Verdict, advice: Advice) -> Answer:
     question = "What to do next?"
-    first = advice.suggestions[0].text if advice.suggestions else ""
     if verdict.state == NO_GO and advice.is_proceed:
         # The advisor looks at the targets alone: its "go on" must not stand against a no-go without a word.
-        return Answer(question, "Clear what stands against a go", first or "The targets alone are well met.", "gate")
+        return Answer(question, "Clear what stands against a go", "The targets alone would allow to go on.", "gate")
     if advice.title:
-        return Answer(question, advice.title, first or advice.message, "advice")
+        return Answer(question, advice.title, advice.first_step, "advice")
     if not verdict.is_judged:
         return Answer(question, "Judge it", "No verdict and no advice were written yet.", "gate")
     return Answer(question, "No advice was written", "The checks and targets below show what is missing.", "gate")

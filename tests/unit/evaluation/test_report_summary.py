@@ -86,5 +86,12 @@ def test_advice_to_go_on_does_not_stand_against_a_no_go() -> None:
     assert answers(files_of(verdict={"go": True}, advice=proceed))[3].short == "Go on to the next stage"
 
 
+def test_a_check_that_did_not_pass_is_not_answered_with_a_setting() -> None:
+    advice = {**ADVICE, "recommendation": "WARN_STOP", "reason": "mandatory_checks_failed", "message": "onnx failed"}
+    step = answers(files_of(verdict=VERDICT, advice=advice))[3]
+    assert (step.short, step.detail) == ("Get the mandatory checks to pass", "onnx failed")
+    assert answers(files_of(advice=ADVICE))[3].detail == "Make the picture for the detector smaller."
+
+
 def test_a_verdict_without_advice_points_to_the_checks() -> None:
     assert answers(files_of(verdict=VERDICT))[3].short == "No advice was written"
