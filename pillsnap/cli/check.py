@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,15 @@ from pillsnap.errors import GateError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+class Language(StrEnum):
+    """What the advisor speaks; `auto` asks the system."""
+
+    AUTO = "auto"
+    KO = "ko"
+    EN = "en"
+
 
 COLOURS = {"passed": "green", "failed": "red", "not run": "yellow"}
 
@@ -41,15 +51,19 @@ def check(
     baseline: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Experiment to compare with. [default: the last accepted one]")
     ] = None,
+    lang: Annotated[
+        Language | None, typer.Option(help="Of the advice. [default: the experiment's ui.language]")
+    ] = None,
 ) -> None:
     """Run the mandatory checks of a stage, show what they found, and decide: 0 is a go, 5 is none.
 
-    Every check leaves its evidence in reports/checks.json, the decision lies in reports/verdict.json. A check that was
-    not run counts as not passed.
+    Every check leaves its evidence in reports/checks.json; the decision lies in reports/verdict.json, the advice in
+    reports/advice.json. A check that was not run counts as not passed.
     """
     # Imported here, not above: `pillsnap --help` must not wait for PyTorch.
     from rich.console import Console
 
+    from pillsnap.gates.advice import advise
     from pillsnap.gates.checks import run_checks
     from pillsnap.gates.service_client import ServiceClient
     from pillsnap.gates.subject import CheckOptions
@@ -79,6 +93,7 @@ def check(
     )
     verdict = evaluate_gate(exp_dir, stage, None, baseline)
     console.print(checks_table(stage, verdict.checks))
+    advise(exp_dir, stage, verdict, language=None if lang is None else lang.value)
     if not verdict.go:
         raise GateError(
             f"Stage {stage} is no go for {exp_dir}: {', '.join(verdict.reasons)}. Every mandatory check must have "
