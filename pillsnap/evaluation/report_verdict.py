@@ -33,10 +33,10 @@ _ORDER = (FAILED, NOT_RUN, PASSED)
 # The reason codes of the stage rules (D-12) in words; others are shown as they are.
 _REASONS = {
     "LATENCY_P95_TOO_HIGH": "The slow answers (95th percentile) take longer than the stage allows, or were not timed.",
-    "NOT_ENOUGH_SAMPLES": "Fewer pictures were evaluated than the stage asks for.",
-    "COVERAGE_TOO_LOW": "The run covers a smaller share of the drugs than the stage asks for.",
+    "NOT_ENOUGH_SAMPLES": "Fewer pictures were judged than the stage asks for, or nothing tells how many.",
+    "COVERAGE_TOO_LOW": "The run covers too small a share of the drugs for the stage, or nothing tells which.",
     "REGRESSION_TOO_LARGE": "Accuracy fell further below the last accepted run than allowed.",
-    "ACC_BELOW_TARGET": "Accuracy is below the stage's target.",
+    "ACC_BELOW_TARGET": "Accuracy is below the stage's target, or was not measured.",
     "CRASH_DETECTED": "The run crashed, or nothing shows that it did not.",
     "MEMORY_UNSTABLE": "Memory did not stay stable, or nothing shows that it did.",
     "CHECK_FAILED": "The check of {detail} failed.",
