@@ -33,7 +33,7 @@ def production_api_deployment(subject: Subject) -> Outcome:
         problems.append(f"/health answers {status}, wanted {OK}")
     pictures = _surest_pictures(subject)
     if not pictures:
-        return not_run("no right answer for a whole val picture is recorded, so there is none to ask the service about")
+        return not_run("no answer for a single val picture is recorded, so there is none to ask the service about")
     if (status := client.predict(pictures[0][0], "single", with_key=False).status) != UNAUTHORIZED:
         problems.append(f"/predict without the key answers {status}, wanted {UNAUTHORIZED}")
     replies = [client.predict_patiently(pictures[turn % len(pictures)][0], "single") for turn in range(NUM_REQUESTS)]
@@ -66,18 +66,16 @@ def production_api_deployment(subject: Subject) -> Outcome:
 
 
 def _surest_pictures(subject: Subject) -> list[tuple[Path, str]]:
-    """Return whole val pictures that were answered most surely, with the answer: no tie can change places there."""
-    singles = {path: path for path in subject.val_pictures("single", len(subject.selection))}
+    """Return the single val pictures that were answered most surely, with what the experiment's own model says.
+
+    No tie can change places there, whatever device or runtime the service uses.
+    """
+    singles = set(subject.val_pictures("single", len(subject.selection)))
     table, root = subject.predictions, Path(subject.cfg.data.root)
-    order = np.argsort(-table.confidence, kind="stable")
-    found: dict[Path, str] = {}
-    for row in order.tolist():
-        path = root / table.image_path[row]
-        if path in singles:
-            found.setdefault(path, table.pred_code[row])
-        if len(found) == NUM_COMPARED:
-            break
-    return list(found.items())
+    order = np.argsort(-table.confidence, kind="stable").tolist()
+    paths = list(dict.fromkeys(root / table.image_path[row] for row in order))
+    chosen = [path for path in paths if path in singles][:NUM_COMPARED]
+    return [(path, subject.pipeline.predict(path, "single")["pills"][0]["top5"][0]["code"]) for path in chosen]
 
 
 def _best_code(reply: Reply) -> str | None:
@@ -87,7 +85,7 @@ def _best_code(reply: Reply) -> str | None:
         return None
     candidates = pills[0].get("top5") or [pills[0]]
     first = candidates[0] if isinstance(candidates, list) and isinstance(candidates[0], Mapping) else {}
-    return str(first.get("code"))
+    return str(first["code"]) if "code" in first else None
 
 
 def cloudflare_tunnel_setup(subject: Subject) -> Outcome:

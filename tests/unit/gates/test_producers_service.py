@@ -229,3 +229,13 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 def test_a_picture_that_is_gone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PillError, match="cannot be read.*Put the data set back"):
         ServiceClient(NOWHERE).predict(tmp_path / "gone.png", "single")
+
+
+@pytest.mark.req("CRT-2", "OPS-1")
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"pills": []}', b'{"pills": [1]}', b'{"pills": [{"top5": [1]}]}'])
+def test_an_answer_without_a_drug_is_not_the_experiments(
+    experiment: Path, service: Service, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    answer = Service.post
+    monkeypatch.setattr(Service, "post", lambda *words: (answer(*words)[0], body))
+    assert "is answered None" in _deployed(experiment, service).message
