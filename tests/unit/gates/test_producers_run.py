@@ -15,6 +15,8 @@ from pillsnap.gates.producers_run import (
     read_scalars,
     tensorboard_logging,
 )
+from pillsnap.jsonfile import save_json
+from pillsnap.manifest import read_manifest, seal
 from pillsnap.training.telemetry import TBWriter
 from tests.unit.gates.checked import EPOCHS, change, produced, replace
 
@@ -191,3 +193,40 @@ def test_memory_that_did_not_hold_to_its_plan_does_not_pass(
 def _store(run: Facts) -> Facts:
     store: Facts = run["pixel_stores"]["classification-train"]
     return store
+
+
+@pytest.mark.req("CRT-2", "BAT-1")
+def test_tuning_that_nobody_asked_for_is_not_run(experiment: Path) -> None:
+    text = (experiment / "config.yaml").read_text(encoding="utf-8").replace("tune: true", "tune: false")
+    replace(experiment / "config.yaml", text.encode())
+    assert produced(auto_batch_tuning_success, experiment).status == "not run"
+
+
+@pytest.mark.req("CRT-2", "STG-4")
+@pytest.mark.parametrize(("is_success", "status"), [(True, "passed"), (False, "failed")])
+def test_a_run_its_time_limit_ended_is_complete_where_that_is_a_success(
+    experiment: Path, is_success: bool, status: str
+) -> None:
+    manifest = read_manifest(experiment / "checkpoints") or {}
+    for name in ("manifest.json", "manifest.copy.json"):
+        save_json(experiment / "checkpoints" / name, seal({**manifest, "completed": False}))
+    change(experiment, lambda run: run.update(time_cap={"is_success": is_success}))
+    assert produced(pipeline_complete, experiment).status == status
+
+
+@pytest.mark.req("CRT-2")
+def test_a_manifest_without_a_task_is_no_complete_pipeline(experiment: Path) -> None:
+    manifest = read_manifest(experiment / "checkpoints") or {}
+    del manifest["moments"][0]["files"]["detection"]
+    for name in ("manifest.json", "manifest.copy.json"):
+        save_json(experiment / "checkpoints" / name, seal(manifest))
+    assert "the manifest names no checkpoint of detection" in produced(pipeline_complete, experiment).message
+
+
+@pytest.mark.req("CRT-2")
+def test_a_manifest_that_cannot_be_read_is_no_complete_pipeline(experiment: Path) -> None:
+    for name in ("manifest.json", "manifest.copy.json"):
+        path = experiment / "checkpoints" / name
+        path.unlink()
+        path.mkdir()
+    assert "cannot be read now" in produced(pipeline_complete, experiment).message
