@@ -221,7 +221,7 @@ def _require_loaders(cfg: DictConfig, loaders: TwoStageLoaders | None, exp_dir: 
     if not np.any(loaders.meta.data.split == "test"):
         raise DataError(
             f"The final test of {exp_dir} cannot run: the test split of {loaders.meta.data.root} is empty. Train with "
-            "data.split.test_fraction above 0, or with a data set that has a test part."
+            "data.split.policy=groups, or with a data set that has a test part."
         )
 
 

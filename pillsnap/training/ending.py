@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -57,6 +57,13 @@ class RunResult:
     metrics_path: Path
 
 
+class Written(NamedTuple):
+    """Where the figures and the report were written."""
+
+    metrics: Path
+    report: Path
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """What is left to do when no task takes another step."""
@@ -87,28 +94,29 @@ class Ending:
         free_memory()
         with self._limit_of_a_card():
             figures = self._evaluate()
-        metrics_path = write_metrics(self.experiment.dir, self.tasks, self.damage, val=figures, test=self._known_test())
         history = history_of(self.tasks)
         if any(history.values()):
             plot_history(history, self.experiment.dir / "reports" / "history.png")
         verdict = self._judge_time_cap(figures) if self.is_capped else None
-        report_path = self._write(
-            started, evaluation=figures, **({} if verdict is None else {"time_cap": verdict.to_dict()})
-        )
+        paths = self._write(started, figures, **({} if verdict is None else {"time_cap": verdict.to_dict()}))
         self.damage.require_little(self.experiment.dir)
         if verdict is not None and not verdict.is_success:
-            raise no_success(self.cfg, verdict, report_path)
+            raise no_success(self.cfg, verdict, paths.report)
         final_test = None
         # A capped run can go on with a longer limit: its training is not over, so the test split stays sealed.
         if self.cfg.data.progressive_validation.current_stage == FINAL_STAGE and not self.is_capped:
             final_test = self._final_test()
-            self._write(started)
+            paths = self._write(started, figures)
             self.damage.require_little(self.experiment.dir)
         seconds = time.monotonic() - started
-        return RunResult(self.experiment.dir, figures, final_test, seconds, report_path, metrics_path)
+        return RunResult(self.experiment.dir, figures, final_test, seconds, paths.report, paths.metrics)
 
-    def _write(self, started: float, **facts: object) -> Path:
-        """Write what the run has come to by now, and return the report's path."""
+    def _write(self, started: float, figures: dict[str, Any], **facts: object) -> Written:
+        """Write what the run has come to by now; `figures` are those of val."""
+        exp_dir = self.experiment.dir
+        is_tested = results_for(self.cfg, exp_dir) is not None  # exactly these models, now or before this process
+        test = recorded_figures(exp_dir, "test") if is_tested else None
+        metrics_path = write_metrics(exp_dir, self.tasks, self.damage, val=figures, test=test)
         if len(self.damage):
             self.damage.write(self.experiment.dir)
         self.experiment.write_facts(
@@ -122,9 +130,10 @@ class Ending:
                 "damaged_share": self.damage.share,
             },
             tasks={task.name: _task_facts(task) for task in self.tasks},
+            evaluation=figures,
             **facts,
         )
-        return write_report(self.experiment.dir)
+        return Written(metrics_path, write_report(exp_dir))
 
     def _final_test(self) -> dict[str, Any] | None:
         """Run the final test unless the test split was used before; return the results for today's models."""
@@ -162,11 +171,6 @@ class Ending:
         known = results_for(self.cfg, self.experiment.dir)
         models = "other models than these" if known is None else "these models"
         return f"the test split was used on {completed.time}, for {models}", known
-
-    def _known_test(self) -> dict[str, Any] | None:
-        """Return the figures of the test split, where the final test has judged exactly today's models before."""
-        exp_dir = self.experiment.dir
-        return None if results_for(self.cfg, exp_dir) is None else recorded_figures(exp_dir, "test")
 
     def _limit_of_a_card(self) -> AbstractContextManager[None]:
         # Without a GPU the limit would hit plots and pages too, which take no part of a card's memory.

@@ -119,6 +119,9 @@ def test_the_command_ends_with_0_and_a_table_of_figures(
     assert main(["--cfg", str(REPOSITORY / "configs" / "demo.yaml"), *words]) == 0
     said = capsys.readouterr().out
     assert "macro F1" in said
+    assert "best models, test split" in said
+    assert "combo_mAP_0.5: not measured, goal 0.85 not met" in said
+    assert "NEEDS_IMPROVEMENT" in said
     assert str(tmp_path / "exp" / "reports" / "index.html") in said.replace("\n", "")
 
 
@@ -144,6 +147,7 @@ def test_below_stage_4_the_figures_are_of_the_val_split(data_root: Path, tmp_pat
     assert result.figures["split"] == "val"
     metrics = json.loads(result.metrics_path.read_text())
     assert metrics.get("test") is None
+    assert result.final_test is None
     assert "model.num_classes 9 -> 5" in (tmp_path / "exp" / "logs" / "pillsnap.log").read_text()
 
 

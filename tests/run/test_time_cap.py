@@ -12,6 +12,7 @@ import pytest
 from pillsnap.cli.train import main
 from pillsnap.data.loaders import build_dataloaders_twostage
 from pillsnap.errors import GateError, InterruptedRunError
+from pillsnap.evaluation.test_ledger import LEDGER_NAME
 from pillsnap.jsonfile import read_json
 from pillsnap.training.checkpoint import load_ckpt
 from pillsnap.training.classification import ClassificationTask
@@ -119,9 +120,11 @@ def test_with_a_longer_limit_a_capped_run_goes_on_as_if_it_never_was(
     assert read_json(tmp_path / "exp" / "checkpoints" / "manifest.json")["completed"] is False
     sealed = build_dataloaders_twostage(tiny_config(tmp_path / "exp", data_root))
     assert sealed.cls_test is None, "training at stage 4 is not over"
+    assert not (tmp_path / "exp" / LEDGER_NAME).exists()
     result = run_training(tiny_config(tmp_path / "exp", data_root, f"{limit}120", "train.resume=last"))
     _assert_same_weights(tmp_path / "exp", finished_run.exp_dir)
     assert result.figures == finished_run.result.figures
+    assert result.final_test is not None
     manifest = read_json(tmp_path / "exp" / "checkpoints" / "manifest.json")
     assert manifest["moments"][0]["loop_seconds"] == manifest["moments"][0]["loop_step"] * HOUR
     assert "time_cap" not in read_json(tmp_path / "exp" / "reports" / "run.json")

@@ -42,7 +42,7 @@ def test_metrics_json_has_the_history_and_the_latest_figures(finished_run: Finis
     assert {"mAP@0.5", "mAP@0.5:0.95"} <= set(metrics["detection"])
     assert [epoch["epoch"] for epoch in metrics["history"]["classification"]] == [1, 2]
     assert [epoch["epoch"] for epoch in metrics["history"]["detection"]] == [1, 2]
-    assert metrics["test"]["split"] == "test"
+    assert (metrics["val"]["split"], metrics["test"]["split"]) == ("val", "test")
     assert 0 <= metrics["test"]["end_to_end"]["recall"] <= metrics["test"]["end_to_end"]["box_recall"] <= 1
 
 
@@ -110,7 +110,9 @@ def test_the_trained_models_answer_a_photograph(
 
 def test_the_result_names_its_split_and_files(finished_run: FinishedRun) -> None:
     result = finished_run.result
-    assert result.figures["split"] == "test"
+    assert result.figures["split"] == "val"
+    assert result.final_test is not None
+    assert result.final_test["test_results"]["classification"]["n"] == 5
     assert result.metrics_path.is_file()
     assert result.report_path.read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 

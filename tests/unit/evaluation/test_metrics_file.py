@@ -52,9 +52,16 @@ def test_a_task_that_was_not_trained_is_null_not_zero(tmp_path: Path) -> None:
     assert "classification" not in content["latest"]
 
 
+@pytest.mark.req("FIN-1")
+def test_the_best_models_figures_are_kept_by_split(tmp_path: Path) -> None:
+    val, test = {"split": "val", "detection": {"mAP@0.5": 0.6}}, {"split": "test", "detection": {"mAP@0.5": 0.5}}
+    content = dumped(tmp_path, history={"detection": [detected(1, 0.6)]}, val=val, test=test)
+    assert (content["val"], content["test"]) == (val, test)
+
+
 def test_test_and_run_appear_only_when_given(tmp_path: Path) -> None:
     history = {"detection": [detected(1, 0.6)]}
-    assert not {"test", "run"} & set(dumped(tmp_path, history=history))
+    assert not {"val", "test", "run"} & set(dumped(tmp_path, history=history))
     content = dumped(tmp_path, history=history, test={"detection": {"mAP@0.5": 0.5}}, run={"seed": 42})
     assert (content["test"], content["run"]) == ({"detection": {"mAP@0.5": 0.5}}, {"seed": 42})
 
