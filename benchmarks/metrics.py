@@ -54,11 +54,11 @@ class ReadyLogits(nn.Module):
     """Stands in for a classifier: a picture is one pixel whose colour is its number, and its logits are looked up."""
 
     def __init__(self, labels: NDArray[np.int64], num_classes: int) -> None:
-        """Draw noise of 2, and 7 +- 3 more for the true class: right about two times in three of 5,000 classes."""
+        """Draw noise of 2, and 9 +- 3 more for the true class: right about two times in three of 5,000 classes."""
         super().__init__()
         rng = np.random.default_rng(0)
         self.labels = torch.from_numpy(labels)
-        self.margins = torch.from_numpy(rng.normal(7, 3, len(labels)).astype(np.float32))
+        self.margins = torch.from_numpy(rng.normal(9, 3, len(labels)).astype(np.float32))
         self.noise = 2 * torch.from_numpy(rng.standard_normal((NUM_READY_ROWS, num_classes), np.float32))
         self.unused = nn.Parameter(torch.zeros(1))  # tells the device
 
