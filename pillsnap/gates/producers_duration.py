@@ -83,7 +83,7 @@ def stability_test_pass(subject: Subject) -> Outcome:
         not found.problems,
         "; ".join(found.problems)
         or f"{found.num_predictions} predictions in {hours:.3f} hours, all as the first; memory {growth_mb:+.1f} MB",
-        value=round(hours, 5),
+        value=round(hours, 6),
         wanted=f">= {wanted_s / SECONDS_AN_HOUR:.5g}",
         unit="hours",
         file=subject.write("stability_test_pass", {**content, **found.growth.to_dict()}),
