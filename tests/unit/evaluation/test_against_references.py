@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, top_k_accuracy_s
 
 from pillsnap.evaluation.classification import classification_figures, evaluate_classification_metrics
 from pillsnap.evaluation.detection import evaluate_detection_metrics
+from pillsnap.evaluation.unknown import auroc
 from tests.unit.evaluation.classifier_case import softmax, streamed
 from tests.unit.evaluation.detection_case import Picture, random_pictures
 
@@ -35,6 +36,17 @@ def test_classification_figures_equal_scikit_learns(seed: int) -> None:
     }
     for figures in (evaluate_classification_metrics(true, pred, prob), classification_figures(streamed(logits, true))):
         assert {name: figures[name] for name in wanted} == pytest.approx(wanted, abs=2e-6)
+
+
+@pytest.mark.req("FIN-3")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_auroc_equals_counting_pairs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    known, unknown = rng.normal(1, 1, int(rng.integers(1, 60))), rng.normal(0, 1, int(rng.integers(1, 60)))
+    if seed % 2:
+        known, unknown = known.round(), unknown.round()  # with ties
+    above, equal = known[:, None] > unknown, known[:, None] == unknown
+    assert auroc(known, unknown) == pytest.approx(np.mean(above + equal / 2), abs=1e-12)
 
 
 def by_pycocotools(predictions: list[Picture], targets: list[Picture]) -> tuple[float, float]:
