@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -38,6 +40,7 @@ from pillsnap.source_version import get_git_sha
 
 BEST_FILES = {"classification": CLASSIFIER_FILE, "detection": DETECTOR_FILE}
 METRICS_NAME = Path("reports", "metrics.json")
+NUM_WORST_DRUGS = 5
 
 
 def final_test_evaluation(
@@ -92,7 +95,7 @@ def final_test_evaluation(
         logger.info("final test: %d pictures of the test split, use number %d", use.pictures, len(earlier) + 1)
         test = evaluation.run("test")
         uses = [*earlier, finished(use)]
-        results = _results(val, test, uses, others)
+        results = _results(val, test, uses, others, _worst_drugs(exp_dir))
         _add_to_metrics(exp_dir, val, test)
         save_json(exp_dir / RESULTS_NAME, results)
         ledger.complete(uses)
@@ -235,7 +238,18 @@ def _tell(logger: logging.Logger, others: list[Use]) -> None:
         )  # fmt: skip
 
 
-def _results(val: dict[str, Any], test: dict[str, Any], uses: list[Use], others: list[Use]) -> dict[str, Any]:
+def _worst_drugs(exp_dir: Path) -> list[dict[str, str]]:
+    """Return the first rows of the test split's table of drugs; none where it was not written."""
+    path = exp_dir / "reports" / "per_class_test.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(itertools.islice(csv.DictReader(file), NUM_WORST_DRUGS))
+
+
+def _results(
+    val: dict[str, Any], test: dict[str, Any], uses: list[Use], others: list[Use], worst_drugs: list[dict[str, str]]
+) -> dict[str, Any]:
     goals = business_goals(test)
     compared = differences(val, test)
     overfit = overfitting(compared)
@@ -248,7 +262,7 @@ def _results(val: dict[str, Any], test: dict[str, Any], uses: list[Use], others:
         "business_goals": goals,
         "recommendation": verdict,
         "ready_for_production": verdict == READY,
-        "improvements": improvements(test, goals, overfit),
+        "improvements": improvements(test, goals, overfit, worst_drugs),
         "uses": [asdict(use) for use in uses],
         "other_uses": [asdict(use) for use in others],
     }

@@ -6,7 +6,7 @@ Pure functions over figures as `SplitEvaluation.run` returns them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 READY = "READY_FOR_PRODUCTION"
@@ -116,17 +116,25 @@ def overfitting(compared: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def improvements(test: Mapping[str, Any], goals: Mapping[str, Any], overfit: Mapping[str, Any]) -> list[str]:
+def improvements(
+    test: Mapping[str, Any],
+    goals: Mapping[str, Any],
+    overfit: Mapping[str, Any],
+    worst_drugs: Sequence[Mapping[str, str]] = (),
+) -> list[str]:
     """Return sentences that say what keeps the goals from being met, each with its figure; none where all are met.
 
     Args:
         test: Figures of the test split.
         goals: From `business_goals`.
         overfit: From `overfitting`.
+        worst_drugs: The first rows of `reports/per_class_test.csv`.
     """
     if goals["overall_target_met"]:
         return []
     found = [_shortfall(goal, goals[goal.name]["value"], test) for goal in GOALS if not goals[goal.name]["met"]]
+    if worst_drugs and not goals["single_macro_f1"]["met"]:
+        found.append(f"Worst recognised: {'; '.join(map(_drug_text, worst_drugs))}.")
     for task, entry in overfit.items():
         if entry["suspected"]:
             found.append(
@@ -156,6 +164,12 @@ def _shortfall(goal: Goal, value: float | None, test: Mapping[str, Any]) -> str:
     return sentence
 
 
+def _drug_text(row: Mapping[str, str]) -> str:
+    drug = " ".join(filter(None, (row["code"], row["name"])))
+    mistaken = f", taken for {row['most_taken_for']} in {row['times']} of {row['n']}" if row["most_taken_for"] else ""
+    return f"{drug} (F1 {float(row['f1'] or 0):.2f}{mistaken})"
+
+
 def _number(figures: Mapping[str, Any], task: str, name: str) -> float | None:
     """Return a figure; None where it is missing, no number, or not finite."""
     value = (figures.get(task) or {}).get(name)
@@ -179,6 +193,7 @@ def _interval_of_difference(
     if around_before is None or around_after is None:
         return None
     difference = before - after
-    below = math.hypot(before - around_before[0], around_after[1] - after)
-    above = math.hypot(around_before[1] - before, after - around_after[0])
+    # A bootstrap interval need not hold its figure: resampled macro F1 is lower than the sample's.
+    below = math.hypot(max(before - around_before[0], 0.0), max(around_after[1] - after, 0.0))
+    above = math.hypot(max(around_before[1] - before, 0.0), max(after - around_after[0], 0.0))
     return [difference - below, difference + above]

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from pillsnap.data.loaders import TwoStageLoaders
 from pillsnap.errors import CheckpointError, DataError, GateError, PillError
 from pillsnap.evaluation.final_test import best_models, final_test_evaluation, results_for
+from pillsnap.evaluation.per_class import DrugFigures, write_per_class
 from pillsnap.evaluation.test_ledger import LEDGER_NAME, LOCK_NAME, RESULTS_NAME
 from tests.unit.evaluation.final_test_case import FIGURES, FakeEvaluation, completed_experiment, loaders_of
 
@@ -69,6 +70,14 @@ def test_a_missed_goal_needs_improvement(cfg: DictConfig, evaluation: FakeEvalua
     results = run(cfg)
     assert (results["recommendation"], results["ready_for_production"]) == ("NEEDS_IMPROVEMENT", False)
     assert "single_macro_f1 is 0.8890" in results["improvements"][0]
+
+
+@pytest.mark.req("FIN-1")
+def test_the_worst_drugs_come_from_the_table_of_the_test_split(cfg: DictConfig, evaluation: FakeEvaluation) -> None:
+    evaluation.figures["test"] = FIGURES["test"] | {"classification": {"macro_f1": 0.5}}
+    row = DrugFigures("K-1", "약", 4, 0.5, 0.25, 0.3333, 0.9, "K-2", 3)
+    write_per_class(exp_dir_of(cfg) / "reports" / "per_class_test.csv", [row])
+    assert run(cfg)["improvements"][1] == "Worst recognised: K-1 약 (F1 0.33, taken for K-2 in 3 of 4)."
 
 
 @pytest.mark.req("FIN-1", "VAL-3")

@@ -137,6 +137,22 @@ def test_a_fit_to_val_is_among_the_improvements() -> None:
     assert "classification macro_f1 is 0.1000 better on val than on test, more than chance explains" in found[-1]
 
 
+def test_an_interval_that_does_not_hold_its_figure_does_not_widen_the_difference() -> None:
+    found = differences(_with_interval(0.9, 0.91, 0.93), _with_interval(0.8, 0.76, 0.79))
+    assert found["classification"]["macro_f1"]["interval"] == pytest.approx([0.1, 0.15])
+
+
+def test_the_worst_drugs_are_named_with_what_they_are_taken_for() -> None:
+    rows = [
+        {"code": "K-1", "name": "약", "n": "4", "f1": "0.250000", "most_taken_for": "K-2", "times": "3"},
+        {"code": "K-3", "name": "", "n": "2", "f1": "", "most_taken_for": "", "times": "0"},
+    ]
+    test = figures(0.5, 0.9)
+    found = improvements(test, business_goals(test), {}, rows)
+    assert found[1] == "Worst recognised: K-1 약 (F1 0.25, taken for K-2 in 3 of 4); K-3 (F1 0.00)."
+    assert len(improvements(figures(0.92, 0.5), business_goals(figures(0.92, 0.5)), {}, rows)) == 1
+
+
 @pytest.mark.parametrize(("boxes", "weaker"), [(0.95, "naming the drug"), (0.5, "finding the pills")])
 def test_the_weaker_stage_is_named(boxes: float, weaker: str) -> None:
     test = figures(0.5, 0.5) | {"end_to_end": {"box_recall": boxes, "drug_accuracy_on_found": 0.9}}
