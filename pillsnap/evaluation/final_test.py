@@ -181,12 +181,12 @@ def results_for(cfg: DictConfig, exp_dir: Path) -> dict[str, Any] | None:
 
 def summary(results: Mapping[str, Any]) -> str:
     """Return the outcome in one sentence."""
-    goals = [f"{name} {entry['value']} (wanted {entry['goal']})" for name, entry in _each_goal(results)]
+    goals = [
+        f"{name} {'not measured' if goal['value'] is None else format(goal['value'], '.4f')} (wanted {goal['goal']})"
+        for name, goal in results["business_goals"].items()
+        if isinstance(goal, Mapping)
+    ]
     return f"{results['recommendation']}: {', '.join(goals)}"
-
-
-def _each_goal(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(name, entry) for name, entry in results["business_goals"].items() if isinstance(entry, Mapping)]
 
 
 def _require_models(

@@ -321,6 +321,16 @@ def test_a_lock_that_cannot_be_made_is_an_error(cfg: DictConfig) -> None:
         run(cfg)
 
 
+def test_the_log_tells_the_outcome_in_one_line(
+    cfg: DictConfig, evaluation: FakeEvaluation, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation.figures["test"] = {"split": "test", "classification": {"macro_f1": 2 / 3}}
+    with caplog.at_level(logging.INFO):
+        run(cfg)
+    line = "NEEDS_IMPROVEMENT: single_macro_f1 0.6667 (wanted 0.92), combo_mAP_0.5 not measured (wanted 0.85)"
+    assert f"final test: {line}" in caplog.text
+
+
 def test_results_of_other_models_are_none_of_today_s(cfg: DictConfig) -> None:
     assert results_for(cfg, exp_dir_of(cfg)) is None
     results = run(cfg)
