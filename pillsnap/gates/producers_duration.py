@@ -15,7 +15,7 @@ from pillsnap.errors import DataError, PillError
 from pillsnap.gates.evidence import Outcome, outcome
 from pillsnap.gates.growth import Growth, only_what_is_new_collected
 from pillsnap.gates.subject import Subject
-from pillsnap.inference.pipeline import Answer
+from pillsnap.inference.answers import Answer
 
 MAX_MB_PER_1000 = 1.0
 """As `benchmarks.endurance` allows training. A process without a leak shows 0.005 or less over 300 predictions."""

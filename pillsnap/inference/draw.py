@@ -1,5 +1,7 @@
 """The answer drawn into the picture: a frame around each pill, with its code, name and confidence.
 
+A refused pill has a grey frame, the word "unknown", and the drug it looks most like.
+
 Small pictures are enlarged first, so that the writing is readable at any size. Names with letters that no installed
 font has (Korean, mostly) are left out; the code is always written.
 """
@@ -14,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pillsnap.data.images import RgbImage
-from pillsnap.inference.pipeline import Answer, Pill
+from pillsnap.inference.answers import Answer, Pill
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ KOREAN_FONTS = (
     "malgun.ttf",
     "AppleSDGothicNeo.ttc",
 )
+REFUSED_COLOUR = (128, 128, 128)
 GOLDEN_RATIO = 0.618034  # steps of this on the colour circle keep neighbours apart
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -55,7 +58,7 @@ def draw_answer(image: RgbImage, answer: Answer) -> RgbImage:
     canvas = Image.fromarray(image).resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(canvas)
     letter_px = max(MIN_LETTER_PX, round(min(canvas.size) / LETTERS_PER_SIDE))
-    colours = [_colour(index) for index in range(len(answer["pills"]))]
+    colours = [REFUSED_COLOUR if pill["is_unknown"] else _colour(index) for index, pill in enumerate(answer["pills"])]
     corners = [_corners(pill, scale) for pill in answer["pills"]]
     for box, colour in zip(corners, colours, strict=True):
         if box is not None:
@@ -67,7 +70,12 @@ def draw_answer(image: RgbImage, answer: Answer) -> RgbImage:
 
 
 def label_lines(pill: Pill) -> list[str]:
-    """Return the text beside a pill: code and confidence, and its name where that can be written."""
+    """Return the text beside a pill: code and confidence, and its name where that can be written.
+
+    A refused pill is "unknown"; the second line says what it looks like.
+    """
+    if pill["is_unknown"]:
+        return [pill["code"], *(f"like {one['code']}" for one in pill["top5"][:1])]
     lines = [f"{pill['code']}  {pill['confidence']:.0%}"]
     name = pill["name"]
     if name and (name.isascii() or _korean_font_name() is not None):

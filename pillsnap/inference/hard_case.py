@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pillsnap.inference.routing import MULTI_PILL_GATE
+
 # Why a case is kept, the gravest first; the gallery and a full file keep this order.
 REASONS = {
     "unknown_accepted": "a drug nothing trained on was given a name",
@@ -16,7 +18,6 @@ REASONS = {
     "auto_combo": "mode auto took the picture for one of several pills",
     "low_confidence": "one pill, and the confidence in it is low",
 }
-MULTI_PILL_GATE = 0.5  # a gating score from which a picture answered as one pill may show several
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,5 +1,8 @@
 """From a photograph to drug codes: `single` classifies the whole picture, `combo` finds the pills first.
 
+A pill that is not like the training pills of the drug it would be named after, or that the model is not sure of, is
+answered with "unknown" (`calibration.py`).
+
 pipeline = Pipeline.from_experiment(Path("runs/demo"))
 pipeline.predict(Path("photo.png"), mode="combo")["pills"][0]["code"]
 """
@@ -12,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +25,10 @@ from pillsnap.config.loading import load_config
 from pillsnap.data.images import RgbImage, decode_rgb
 from pillsnap.data.preprocess import box_view, frame_view, letterbox
 from pillsnap.errors import BrokenImageError, ConfigError
+from pillsnap.inference.answers import UNKNOWN_CODE, Answer, Candidate, FallbackReason, Pill
+from pillsnap.inference.appearance import describe
+from pillsnap.inference.calibration import JSON_FILE as CALIBRATION_FILE
+from pillsnap.inference.calibration import Calibration
 from pillsnap.inference.checkpoints import (
     CLASSIFIER_FILE,
     DETECTOR_FILE,
@@ -32,35 +39,11 @@ from pillsnap.inference.checkpoints import (
 )
 from pillsnap.inference.engines import ClassifierEngine, DetectorEngine, ImageBatch
 from pillsnap.inference.nms import non_max_suppression
+from pillsnap.inference.routing import choose_route, gating_score
 
-MODES = ("single", "combo")
+MODES = ("single", "combo", "auto")
 NUM_CANDIDATES = 5
 MIN_BOX_AREA_PX = 1.0
-
-
-class Candidate(TypedDict):
-    """One drug a pill may be; `name` is None where the data set gave none."""
-
-    code: str
-    name: str | None
-    confidence: float
-
-
-class Pill(Candidate):
-    """One pill of the answer: the best candidate, the best five, and where it is."""
-
-    top5: list[Candidate]
-    box_xyxy: list[float] | None  # pixels of the picture; None in mode single
-    detection_confidence: float | None
-
-
-class Answer(TypedDict):
-    """What `Pipeline.predict` returns; plain data, ready for JSON."""
-
-    mode_used: str
-    pills: list[Pill]
-    image_size_wh: list[int]
-    elapsed_ms: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +76,19 @@ class Pipeline:
         classifier: ClassifierEngine,
         detector: DetectorEngine | Callable[[], DetectorEngine],
         settings: InferenceSettings | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         """Put models together.
 
         Args:
             classifier: Names the pills.
-            detector: Finds them; a function is called for it on the first picture in mode combo.
+            detector: Finds them; a function is called for it on the first picture that needs it.
             settings: None takes the specification's values.
+            calibration: Of this classifier; None: confidences are the model's own, and nothing is refused.
         """
         self.classifier = classifier
         self.settings = settings or InferenceSettings()
+        self.calibration = calibration
         self._detector = detector
 
     @classmethod
@@ -110,13 +96,13 @@ class Pipeline:
         """Load the best models of an experiment.
 
         Args:
-            exp_dir: Folder with `checkpoints/best.pt` and, for mode combo, `checkpoints/detection_best.pt`. The latter
-                is read on the first picture in mode combo when the experiment's `inference.lazy_load_detector` is on
-                or when it does not exist.
+            exp_dir: Folder with `checkpoints/best.pt`, its `calibration.json`, and, for modes combo and auto,
+                `checkpoints/detection_best.pt`. The latter is read on the first picture in these modes when the
+                experiment's `inference.lazy_load_detector` is on or when it does not exist.
             device: None takes CUDA where there is one.
 
         Raises:
-            CheckpointError: A checkpoint is missing or cannot be used.
+            CheckpointError: A checkpoint is missing, or it or the calibration cannot be used.
         """
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         path = exp_dir / CLASSIFIER_FILE
@@ -129,7 +115,8 @@ class Pipeline:
             file = exp_dir / DETECTOR_FILE
             return load_detector(read_checkpoint(file, "detection"), file, device)
 
-        pipeline = cls(load_classifier(checkpoint, path, device), detector, InferenceSettings(**values))
+        classifier = load_classifier(checkpoint, path, device)
+        pipeline = cls(classifier, detector, InferenceSettings(**values), Calibration.load(exp_dir))
         if not is_lazy and (exp_dir / DETECTOR_FILE).is_file():
             pipeline.load_detector()
         return pipeline
@@ -168,29 +155,70 @@ class Pipeline:
 
         Args:
             image: A picture file, or uint8 (H, W, 3) RGB.
-            mode: `single`: one pill, the whole picture is classified. `combo`: any number of pills.
+            mode: `single`: one pill, the whole picture is classified. `combo`: any number of pills. `auto`: both are
+                tried, and the detector's boxes decide (`routing.py`).
             conf_threshold: Least score of a detected box, 0..1; None takes the settings' value. Mode single always
                 answers.
 
         Raises:
             ConfigError: Unknown mode or threshold out of range.
             BrokenImageError: The picture cannot be decoded, or the array is not one.
-            CheckpointError: Mode combo, but the experiment has no usable detector.
+            CheckpointError: Mode combo or auto, but the experiment has no usable detector.
         """
         _require_choice(mode, conf_threshold)
-        if mode == "combo":
+        if mode != "single":
             self.load_detector()  # before the clock starts: only the first picture waits for it
         clock = _Clock()
         with clock.measure("decode"):
             pixels = decode_rgb(Path(image)) if isinstance(image, (Path, str)) else _checked_rgb(image)
-        with clock.measure("detect"):
-            found = self.detect([pixels], conf_threshold)[0] if mode == "combo" else None
-        with clock.measure("classify"):
-            views = self._views(pixels, None if found is None else found.boxes_xyxy)
-            probabilities_NC = self.classify_crops(views)
-        pills = [self._pill(row, index, found) for index, row in enumerate(probabilities_NC)]
+        found: Detections | None = None
+        if mode != "single":
+            with clock.measure("detect"):
+                found = self.detect([pixels], conf_threshold)[0]
         height, width = pixels.shape[:2]
-        return Answer(mode_used=mode, pills=pills, image_size_wh=[width, height], elapsed_ms=clock.read())
+        gate: float | None = None
+        reason: FallbackReason | None = "manual_combo" if mode == "combo" else None
+        single = [] if mode == "combo" else self._pills(pixels, None, clock)
+        if mode == "auto":
+            assert found is not None
+            frame_fit = self.classifier.spec.frame_fit
+            gate = gating_score(found.boxes_xyxy, found.scores, (width, height), frame_fit)
+            confidence, is_refused = single[0]["confidence"], bool(single[0]["is_unknown"])
+            reason = choose_route(gate, len(found.scores), confidence, is_refused=is_refused).fallback_reason
+        return Answer(
+            mode_used="single" if reason is None else "combo",
+            pills=single if reason is None else self._pills(pixels, found, clock),
+            image_size_wh=[width, height],
+            gating_score=gate,
+            single_confidence=single[0]["confidence"] if single else None,
+            fallback_reason=reason,
+            elapsed_ms=clock.read(),
+        )
+
+    def _pills(self, pixels: RgbImage, found: Detections | None, clock: _Clock) -> list[Pill]:
+        """Answer the pills in boxes, or the whole picture where there are no boxes to look at (`found` is None)."""
+        boxes_xyxy = None if found is None else found.boxes_xyxy
+        with clock.measure("classify"):
+            probabilities_NC = self.classify_crops(self._views(pixels, boxes_xyxy))
+        scores: list[float | None] = [None] * len(probabilities_NC)
+        if self.calibration is not None and len(probabilities_NC):
+            with clock.measure("compare"):
+                probabilities_NC = self.calibration.probabilities(probabilities_NC)
+                scores = list(self._scores(pixels, boxes_xyxy, probabilities_NC, self.calibration))
+        return [
+            self._pill(row, score, None if found is None else (found.boxes_xyxy[index], found.scores[index]))
+            for index, (row, score) in enumerate(zip(probabilities_NC, scores, strict=True))
+        ]
+
+    def _scores(
+        self, pixels: RgbImage, boxes_xyxy: FloatArray | None, probabilities_NC: FloatArray, calibration: Calibration
+    ) -> list[float]:
+        frame_fit = self.classifier.spec.frame_fit
+        boxes = [None] if boxes_xyxy is None else list(boxes_xyxy)
+        looks = np.stack([describe(pixels, box, frame_fit) for box in boxes])
+        best = probabilities_NC.argmax(axis=1)
+        confidence = probabilities_NC[np.arange(len(best)), best]
+        return [float(score) for score in calibration.scores(confidence, best, looks)]
 
     def _views(self, pixels: RgbImage, boxes_xyxy: FloatArray | None) -> ImageBatch:
         spec = self.classifier.spec
@@ -199,7 +227,10 @@ class Pipeline:
         views = [box_view(pixels, box, spec, self.settings.crop_padding) for box in boxes_xyxy]
         return np.stack(views) if views else np.zeros((0, spec.size_px, spec.size_px, 3), np.uint8)
 
-    def _pill(self, probabilities_C: FloatArray, index: int, found: Detections | None) -> Pill:
+    def _pill(
+        self, probabilities_C: FloatArray, score: float | None, place: tuple[FloatArray, np.floating[Any]] | None
+    ) -> Pill:
+        """Return one pill of the answer; `place` is its box and the detector's score."""
         class_map = self.classifier.class_map
         # Ties are broken by the class number, so that an answer never depends on the sort's implementation.
         best = np.argsort(-probabilities_C, kind="stable")[:NUM_CANDIDATES]
@@ -208,9 +239,17 @@ class Pipeline:
             Candidate(code=code, name=class_map.names.get(code), confidence=float(probabilities_C[number]))
             for code, number in zip(codes, best, strict=True)
         ]
-        box = None if found is None else [float(value) for value in found.boxes_xyxy[index]]
-        score = None if found is None else float(found.scores[index])
-        return Pill(**top5[0], top5=top5, box_xyxy=box, detection_confidence=score)
+        is_unknown = None if score is None or self.calibration is None else score < self.calibration.threshold
+        return Pill(
+            code=UNKNOWN_CODE if is_unknown else top5[0]["code"],
+            name=None if is_unknown else top5[0]["name"],
+            confidence=top5[0]["confidence"],
+            is_unknown=is_unknown,
+            accept_score=score,
+            top5=top5,
+            box_xyxy=None if place is None else [float(value) for value in place[0]],
+            detection_confidence=None if place is None else float(place[1]),
+        )
 
 
 def predict_pipeline(
@@ -224,7 +263,7 @@ def predict_pipeline(
 
     Args:
         image: A picture file, or uint8 (H, W, 3) RGB.
-        mode: `single` or `combo`.
+        mode: `single`, `combo` or `auto`.
         conf_threshold: Least score of a detected box, 0..1.
         exp_dir: The experiment; None takes `paths.exp_dir` of `config.yaml` in the current folder.
 
@@ -235,8 +274,8 @@ def predict_pipeline(
     """
     _require_choice(mode, conf_threshold)
     folder = default_exp_dir() if exp_dir is None else Path(exp_dir)
-    files = (folder / CLASSIFIER_FILE, folder / DETECTOR_FILE)
     # The time of writing is part of the key: a training that goes on replaces its best checkpoints.
+    files = (folder / CLASSIFIER_FILE, folder / DETECTOR_FILE, folder / CALIBRATION_FILE)
     written = tuple(file.stat().st_mtime_ns if file.is_file() else None for file in files)
     return _loaded_pipeline(folder.resolve(), written).predict(image, mode, conf_threshold)
 
@@ -285,7 +324,7 @@ class _Clock:
     def measure(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self._phases[phase] = 1000 * (time.perf_counter() - start)
+        self._phases[phase] = self._phases.get(phase, 0.0) + 1000 * (time.perf_counter() - start)
 
     def read(self) -> dict[str, float]:
         return {**self._phases, "total": 1000 * (time.perf_counter() - self._start)}

@@ -19,7 +19,7 @@ from pillsnap.gates.producers_duration import (
     stability_test_pass,
 )
 from pillsnap.gates.subject import CheckOptions, Subject
-from pillsnap.inference.pipeline import Answer
+from pillsnap.inference.answers import Answer
 from pillsnap.jsonfile import read_json
 from tests.unit.gates.checked import replace
 

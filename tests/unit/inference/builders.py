@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from pillsnap.data.classes import ClassMap
 from pillsnap.data.preprocess import ClassifierInput
+from pillsnap.inference.acceptance import Acceptance
+from pillsnap.inference.appearance import Appearance, describe
+from pillsnap.inference.calibration import Calibration
 from pillsnap.inference.engines import ClassifierEngine, DetectorEngine
 from pillsnap.inference.pipeline import Pipeline
 from pillsnap.models.classifier_efficientnetv2_s import build_classification_model, classifier_input
@@ -22,6 +25,7 @@ MODEL = {"backbone": BACKBONE, "global_pool": None, "output_stride": None}
 COLOURS = ClassMap(("K-000001", "K-000002", "K-000003"), {"K-000001": "빨간약", "K-000002": "Green"})
 SPEC = ClassifierInput(size_px=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), frame_fit="letterbox")
 DETECTOR_SIZE_PX = 128
+SIDES_PX = (36, 38, 40, 42, 44)
 INFERENCE = {
     "lazy_load_detector": True,
     "conf_threshold": 0.25,
@@ -75,10 +79,34 @@ def input_box(box_xyxy: list[float], score: float) -> list[float]:
     return [x_min, y_min + top, x_max, y_max + top, score]
 
 
-def colour_pipeline(boxes_N5: list[list[float]]) -> tuple[Pipeline, ColourClassifier]:
+def colour_pipeline(
+    boxes_N5: list[list[float]], calibration: Calibration | None = None
+) -> tuple[Pipeline, ColourClassifier]:
     classifier = ColourClassifier().eval()
     engine = ClassifierEngine(classifier, SPEC, COLOURS)
-    return Pipeline(engine, DetectorEngine(FixedDetector(boxes_N5).eval(), DETECTOR_SIZE_PX)), classifier
+    detector = DetectorEngine(FixedDetector(boxes_N5).eval(), DETECTOR_SIZE_PX)
+    return Pipeline(engine, detector, calibration=calibration), classifier
+
+
+def pill_picture(rgb: tuple[int, int, int], size_wh: tuple[int, int] = (40, 40)) -> NDArray[np.uint8]:
+    """200 x 200, white: a rectangle of this colour and size in the middle."""
+    image = np.full((200, 200, 3), 245, np.uint8)
+    half_w, half_h = size_wh[0] // 2, size_wh[1] // 2
+    image[100 - half_h : 100 + half_h, 100 - half_w : 100 + half_w] = rgb
+    return image
+
+
+def looks_of_colours() -> Appearance:
+    """Training pills of the classes of `COLOURS`: squares of 36 to 44 pixels in red, green and blue."""
+    rgbs = ((220, 30, 30), (30, 200, 30), (30, 30, 220))
+    seen = [(describe(pill_picture(rgb, (side, side))), number) for number, rgb in enumerate(rgbs) for side in SIDES_PX]
+    return Appearance.fit(np.stack([looks for looks, _ in seen]), np.array([number for _, number in seen]))
+
+
+def colour_calibration(threshold: float = 0.5, temperature: float = 1.0) -> Calibration:
+    """The looks decide: a pill at the distance of 6 counts as even, a little more where the model is sure."""
+    weights = Acceptance(intercept=float(np.log(6)), confidence_weight=0.1, distance_weight=1.0, largest_distance=1e4)
+    return Calibration(temperature=temperature, acceptance=weights, threshold=threshold, appearance=looks_of_colours())
 
 
 def checkpoint_of(task: str, model: nn.Module, **changes: Any) -> dict[str, Any]:

@@ -3,16 +3,33 @@ import pytest
 
 from pillsnap.data.images import RgbImage
 from pillsnap.inference import draw
-from pillsnap.inference.draw import draw_answer, label_lines
-from pillsnap.inference.pipeline import Answer, Pill
+from pillsnap.inference.answers import Answer, Candidate, Pill
+from pillsnap.inference.draw import REFUSED_COLOUR, draw_answer, label_lines
 
 
-def pill(box_xyxy: list[float] | None, name: str | None = None) -> Pill:
-    return Pill(code="K-000059", name=name, confidence=0.984, top5=[], box_xyxy=box_xyxy, detection_confidence=None)
+def pill(box_xyxy: list[float] | None, name: str | None = None, *, is_unknown: bool = False) -> Pill:
+    return Pill(
+        code="unknown" if is_unknown else "K-000059",
+        name=name,
+        confidence=0.984,
+        is_unknown=is_unknown,
+        accept_score=None,
+        top5=[Candidate(code="K-000059", name=name, confidence=0.984)],
+        box_xyxy=box_xyxy,
+        detection_confidence=None,
+    )
 
 
 def answer(*pills: Pill) -> Answer:
-    return Answer(mode_used="combo", pills=list(pills), image_size_wh=[800, 600], elapsed_ms={})
+    return Answer(
+        mode_used="combo",
+        pills=list(pills),
+        image_size_wh=[800, 600],
+        gating_score=None,
+        single_confidence=None,
+        fallback_reason="manual_combo",
+        elapsed_ms={},
+    )
 
 
 def changed_region(before: RgbImage, after: RgbImage) -> list[int]:
@@ -61,3 +78,11 @@ def test_a_korean_name_is_left_out_without_a_korean_font(monkeypatch: pytest.Mon
 def test_a_korean_name_is_written_with_a_korean_font(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "_korean_font_name", lambda: "some-font.ttf")
     assert label_lines(pill(None, name="타이레놀정")) == ["K-000059  98%", "타이레놀정"]
+
+
+@pytest.mark.req("FIN-3")
+def test_a_refused_pill_is_grey_and_says_what_it_looks_like() -> None:
+    image = np.zeros((600, 800, 3), np.uint8)
+    refused = pill([200, 300, 500, 450], "Tylenol", is_unknown=True)
+    assert label_lines(refused) == ["unknown", "like K-000059"]
+    assert tuple(draw_answer(image, answer(refused))[400, 200]) == REFUSED_COLOUR

@@ -17,9 +17,11 @@ from tests.unit.inference.builders import (
     MODEL,
     RED_BOX,
     FixedDetector,
+    colour_calibration,
     colour_pipeline,
     input_box,
     painted_picture,
+    pill_picture,
     write_experiment,
 )
 
@@ -99,9 +101,9 @@ def test_a_file_and_its_pixels_have_the_same_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.req("INF-1")
-@pytest.mark.parametrize("mode", ["auto", "Combo", ""])
+@pytest.mark.parametrize("mode", ["automatic", "Combo", ""])
 def test_another_mode_lists_the_choices(mode: str) -> None:
-    with pytest.raises(ConfigError, match=rf"mode is '{mode}'\. Choose one of: single, combo\."):
+    with pytest.raises(ConfigError, match=rf"mode is '{mode}'\. Choose one of: single, combo, auto\."):
         colour_pipeline([])[0].predict(painted_picture(), mode)
 
 
@@ -206,3 +208,88 @@ def test_predict_pipeline_takes_the_experiment_of_the_configuration(
     monkeypatch.chdir(tmp_path)
     assert pipeline_module.default_exp_dir() == experiment
     assert len(predict_pipeline(painted_picture())["pills"]) == 1
+
+
+@pytest.mark.req("FIN-3")
+def test_without_a_calibration_nothing_is_refused() -> None:
+    answer = colour_pipeline([])[0].predict(pill_picture((220, 30, 30)))
+    assert (answer["pills"][0]["is_unknown"], answer["pills"][0]["accept_score"]) == (None, None)
+
+
+@pytest.mark.req("FIN-3")
+def test_a_pill_like_the_training_pills_gets_its_name() -> None:
+    [pill] = colour_pipeline([], colour_calibration())[0].predict(pill_picture((220, 30, 30)))["pills"]
+    assert (pill["code"], pill["name"], pill["is_unknown"]) == ("K-000001", "빨간약", False)
+    assert pill["accept_score"] is not None
+    assert pill["accept_score"] > 0.5
+
+
+@pytest.mark.req("FIN-3")
+@pytest.mark.parametrize("size_wh", [(90, 20), (100, 100)], ids=["another shape", "another size"])
+def test_a_pill_of_the_same_colour_that_looks_different_is_unknown(size_wh: tuple[int, int]) -> None:
+    [pill] = colour_pipeline([], colour_calibration())[0].predict(pill_picture((220, 30, 30), size_wh))["pills"]
+    assert (pill["code"], pill["name"], pill["is_unknown"]) == ("unknown", None, True)
+    assert (pill["top5"][0]["code"], pill["top5"][0]["confidence"]) == ("K-000001", pill["confidence"])
+
+
+@pytest.mark.req("FIN-3", "INF-1")
+def test_each_pill_of_a_combination_is_refused_by_itself() -> None:
+    image = np.full((200, 300, 3), 245, np.uint8)
+    image[40:80, 25:65] = (220, 30, 30)
+    image[125:145, 195:285] = (30, 200, 30)
+    boxes = [input_box([25, 40, 65, 80], 0.9), input_box([195, 125, 285, 145], 0.8)]
+    pills = colour_pipeline(boxes, colour_calibration())[0].predict(image, "combo")["pills"]
+    assert [pill["code"] for pill in pills] == ["K-000001", "unknown"]
+
+
+@pytest.mark.req("VAL-1")
+def test_a_temperature_changes_confidences_and_no_order() -> None:
+    picture = pill_picture((140, 120, 110))
+    plain, warm = (
+        colour_pipeline([], colour_calibration(temperature=value))[0].predict(picture)["pills"][0] for value in (1, 3)
+    )
+    assert warm["confidence"] < plain["confidence"]
+    assert [one["code"] for one in warm["top5"]] == [one["code"] for one in plain["top5"]]
+
+
+@pytest.mark.req("DAT-6", "INF-1")
+def test_auto_reads_one_pill_as_a_whole() -> None:
+    red = pill_picture((220, 30, 30))
+    answer = colour_pipeline([[51, 51, 77, 77, 0.9]])[0].predict(red, "auto")
+    assert (answer["mode_used"], answer["fallback_reason"]) == ("single", None)
+    assert answer["gating_score"] == 0.0
+    assert answer["single_confidence"] == answer["pills"][0]["confidence"]
+
+
+@pytest.mark.req("DAT-6", "INF-1")
+def test_auto_reads_several_pills_one_by_one() -> None:
+    answer = colour_pipeline(BOTH)[0].predict(painted_picture(), "auto")
+    assert (answer["mode_used"], answer["fallback_reason"]) == ("combo", "multi_object_hint")
+    assert answer["gating_score"] == pytest.approx(0.6)
+    assert [pill["code"] for pill in answer["pills"]] == ["K-000002", "K-000001"]
+    assert 0 < (answer["single_confidence"] or 0) < 1
+
+
+@pytest.mark.req("DAT-6", "FIN-3")
+def test_auto_looks_closer_where_the_whole_picture_is_refused() -> None:
+    pipeline, _ = colour_pipeline([[0, 0, 128, 128, 0.9]], colour_calibration(threshold=2.0))
+    answer = pipeline.predict(pill_picture((220, 30, 30)), "auto")
+    assert (answer["mode_used"], answer["fallback_reason"]) == ("combo", "low_confidence")
+
+
+@pytest.mark.req("DAT-6")
+def test_who_asks_for_combo_is_noted() -> None:
+    answer = colour_pipeline(BOTH)[0].predict(painted_picture(), "combo")
+    assert (answer["fallback_reason"], answer["gating_score"], answer["single_confidence"]) == (
+        "manual_combo",
+        None,
+        None,
+    )
+
+
+@pytest.mark.req("FIN-3")
+def test_an_experiment_brings_its_calibration(tmp_path: Path) -> None:
+    exp_dir = write_experiment(tmp_path / "exp", with_detector=False)
+    colour_calibration(threshold=2.0).save(exp_dir, exp_dir / "checkpoints" / "best.pt")
+    [pill] = Pipeline.from_experiment(exp_dir).predict(painted_picture())["pills"]
+    assert (pill["code"], pill["is_unknown"]) == ("unknown", True)
