@@ -105,6 +105,8 @@ class Inference:
     """Boxes kept per picture."""
     crop_padding: AtLeastZero
     """Margin around a box before it is classified, as a fraction of its side."""
+    wanted_error: Share
+    """Largest share of wrong names among those given, on val with half of the pills unknown; sets what is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
