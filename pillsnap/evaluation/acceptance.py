@@ -1,12 +1,13 @@
 """When to name a drug and when to say "unknown", learned from val alone, which holds no unknown drug.
 
 Each val pill is used twice. Once as it is: its answer is right or wrong. And once as a stranger: its own drug is struck
-out of the model's list, so that what remains is the answer to a drug the model does not know, with the confidence and
-the distance that answer has. A logistic regression on both tells right answers to known pills from all others.
+out of the model's list, so that the next one is the answer, and the distance is that to the next drug's training pills.
+The distance is measured and not learned (`inference/appearance.py`), so a drug that is struck out looks as foreign as
+one that was never there.
 
-The distance is measured and not learned (`inference/familiarity.py`), so a drug that is struck out looks as foreign as
-one that was never there. The confidence does not have this property (the network was trained to keep the drugs of
-val apart), which is why it alone refuses too little.
+The confidence does not have this property: the model was taught to keep the drugs of val apart, and what is left of a
+list with its first entry struck out looks unsure, as no answer to a truly unknown pill does (on the demo those are
+answered more surely than known ones). So a stranger counts as being answered as surely as the pill itself was.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from pillsnap.inference.acceptance import Acceptance, evidence
+from pillsnap.inference.acceptance import Acceptance, log_distance
 
 logger = logging.getLogger("pillsnap")
+
+_NO_DOUBT = 16.0
+"""An intercept at which familiarity is 1 in float32: the score is the confidence."""
 
 Floats = NDArray[np.floating[Any]]
 Flags = NDArray[np.bool_]
@@ -53,12 +57,10 @@ class Threshold:
 
 
 def fit_acceptance(known: Evidence, strangers: Evidence) -> Acceptance:
-    """Fit the weights of the score.
-
-    A weight with the wrong sign (less sure counted as better) is chance in a small val split, and is set to 0.
+    """Fit how distance becomes familiarity: right answers to val pills against strangers, by logistic regression.
 
     Args:
-        known: The answers to val pills.
+        known: The answers to val pills; of the wrong ones nothing is learned here, they show another drug.
         strangers: The answers to the same pills with their own drug struck out; none is right.
 
     Raises:
@@ -66,39 +68,22 @@ def fit_acceptance(known: Evidence, strangers: Evidence) -> Acceptance:
     """
     if not len(known.confidence):
         raise ValueError("no acceptance can be fitted: got 0 val pills, wanted 1 or more. Check the val split.")
-    finite = np.concatenate([known.distance, strangers.distance])
-    finite = finite[np.isfinite(finite)]
+    distance = np.concatenate([known.distance[known.is_right], strangers.distance])
+    is_known = np.arange(len(distance)) < known.is_right.sum()
+    finite = distance[np.isfinite(distance)]
     # Beyond the farthest pair there is no experience; twice as far is as foreign as anything can be.
-    largest = 2 * float(finite.max()) if len(finite) else 1.0
-    is_right = np.concatenate([known.is_right, strangers.is_right])
-    sure, far = evidence(
-        np.concatenate([known.confidence, strangers.confidence]),
-        np.concatenate([known.distance, strangers.distance]),
-        largest,
-    )
-    if is_right.all() or not is_right.any():
-        logger.warning(
-            "all answers to val pills are %s: refusal goes by confidence alone", "right" if is_right.all() else "wrong"
-        )
-        return Acceptance(0.0, 1.0, 0.0, largest)
-    columns = np.stack([sure, -far], axis=1)
-    used = [column for column in range(2) if np.ptp(columns[:, column]) > 0]
-    weights, intercept = _fit(columns, is_right, used)
-    if (weights < 0).any():
-        weights, intercept = _fit(columns, is_right, [column for column in used if weights[column] > 0])
-    return Acceptance(intercept, float(max(weights[0], 0.0)), float(max(weights[1], 0.0)), largest)
-
-
-def _fit(columns: Floats, is_right: Flags, used: list[int]) -> tuple[Floats, float]:
-    """Return (2,) weights, 0 for columns that are not used, and the intercept."""
-    weights = np.zeros(columns.shape[1])
-    if not used:
-        return weights, 0.0
-    # Scaled, so that the penalty means the same for both.
-    centre, spread = columns[:, used].mean(axis=0), columns[:, used].std(axis=0)
-    model = LogisticRegression(class_weight="balanced").fit((columns[:, used] - centre) / spread, is_right)
-    weights[used] = model.coef_[0] / spread
-    return weights, float(model.intercept_[0] - (weights[used] * centre).sum())
+    largest = 2 * float(finite.max(initial=0.5))
+    far = log_distance(distance, largest)
+    if is_known.all() or not is_known.any() or not np.ptp(far) > 0:
+        logger.warning("looks tell nothing about the pills of val: refusal goes by confidence alone")
+        return Acceptance(_NO_DOUBT, 0.0, largest)
+    centre, spread = far.mean(), far.std()  # scaled, so that the penalty does not depend on the unit
+    model = LogisticRegression(class_weight="balanced").fit(((far - centre) / spread)[:, None], is_known)
+    weight = -float(model.coef_[0, 0]) / spread
+    if weight <= 0:
+        logger.warning("strangers look no more foreign than the pills of val: refusal goes by confidence alone")
+        return Acceptance(_NO_DOUBT, 0.0, largest)
+    return Acceptance(float(model.intercept_[0]) + weight * centre, weight, largest)
 
 
 def choose_threshold(scores: Floats, is_right: Flags, scores_strangers: Floats, wanted_error: float) -> Threshold:

@@ -1,7 +1,13 @@
 """One score for "this answer is right and the drug is known", from how sure the model is and how the pill looks.
 
-score = sigmoid(intercept + w_c * logit(confidence) - w_d * log(distance)), with the calibrated confidence of the named
-drug and the distance to its nearest training picture (`familiarity.py`). `evaluation/acceptance.py` fits the weights.
+Both have to hold: a pill that looks like no training pill of the named drug is refused however sure the model is, since
+it was never taught to doubt a drug it has not seen; and looks alone do not make an unsure answer right. So the score is
+a smooth minimum of the calibrated confidence and of the familiarity
+
+    familiarity = sigmoid(intercept - weight * log(distance)),
+
+the chance that a pill at this distance from the training pills of the named drug (`appearance.py`) shows that drug.
+`evaluation/acceptance.py` fits it.
 """
 
 from __future__ import annotations
@@ -11,21 +17,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit
 
-CONFIDENCE_LIMITS = (1e-6, 1 - 1e-6)
 LEAST_DISTANCE = 1e-3
+LEAST_SHARE = 1e-6
+SHARPNESS = 8
+"""Of the minimum: a power mean with this exponent, negative. The plain minimum would leave answers apart in only one of
+both without an order."""
 
 Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The weights of the score."""
+    """How distance becomes familiarity."""
 
     intercept: float
-    confidence_weight: float
-    """0 or more."""
     distance_weight: float
     """0 or more; 0 where looks tell nothing."""
     largest_distance: float
@@ -36,20 +43,23 @@ class Acceptance:
 
         Args:
             confidence: (N,) calibrated probability of the named drug.
-            distance: (N,) from `Familiarity.distances`.
+            distance: (N,) from `Appearance.distances`.
         """
-        sure, far = evidence(confidence, distance, self.largest_distance)
-        return np.asarray(
-            expit(self.intercept + self.confidence_weight * sure - self.distance_weight * far), np.float32
-        )
+        parts = np.stack([np.asarray(confidence, np.float64), self.familiarity(distance)])
+        powers = np.clip(parts, LEAST_SHARE, 1) ** -SHARPNESS
+        return np.asarray(powers.mean(axis=0) ** (-1 / SHARPNESS), np.float32)
+
+    def familiarity(self, distance: Floats) -> NDArray[np.float64]:
+        """Return the chance that pills this far from the training pills of a drug show it, (N,) in 0..1."""
+        if not self.distance_weight:
+            return np.full(np.shape(distance), expit(self.intercept))
+        return np.asarray(expit(self.intercept - self.distance_weight * log_distance(distance, self.largest_distance)))
 
     def to_dict(self) -> dict[str, float]:
         """Return plain data."""
         return asdict(self)
 
 
-def evidence(confidence: Floats, distance: Floats, largest_distance: float) -> tuple[Floats, Floats]:
-    """Return the two numbers the score weighs, (N,) each: logit of the confidence, log of the distance."""
-    sure = logit(np.clip(np.asarray(confidence, np.float64), *CONFIDENCE_LIMITS))
-    far = np.log(np.clip(np.asarray(distance, np.float64), LEAST_DISTANCE, largest_distance))
-    return sure, far
+def log_distance(distance: Floats, largest: float) -> NDArray[np.float64]:
+    """Return the log of distances, (N,), kept between the least one that matters and `largest`."""
+    return np.log(np.clip(np.asarray(distance, np.float64), LEAST_DISTANCE, largest))

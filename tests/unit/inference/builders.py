@@ -104,8 +104,8 @@ def looks_of_colours() -> Appearance:
 
 
 def colour_calibration(threshold: float = 0.5, temperature: float = 1.0) -> Calibration:
-    """The looks decide: a pill at the distance of 6 counts as even, a little more where the model is sure."""
-    weights = Acceptance(intercept=float(np.log(6)), confidence_weight=0.1, distance_weight=1.0, largest_distance=1e4)
+    """The looks decide: a pill at the distance of 6 counts as even."""
+    weights = Acceptance(intercept=3 * float(np.log(6)), distance_weight=3.0, largest_distance=1e4)
     return Calibration(temperature=temperature, acceptance=weights, threshold=threshold, appearance=looks_of_colours())
 
 
