@@ -63,6 +63,8 @@ def check(
     # Imported here, not above: `pillsnap --help` must not wait for PyTorch.
     from rich.console import Console
 
+    from pillsnap.evaluation.latency import has_latency, measure_latency
+    from pillsnap.evaluation.report import write_report
     from pillsnap.gates.advice import advise
     from pillsnap.gates.checks import run_checks
     from pillsnap.gates.service_client import ServiceClient
@@ -91,9 +93,13 @@ def check(
         reuse=reuse,
         on_check=lambda name, found: console.print(f"{name}: {found.status}", highlight=False),
     )
+    if not has_latency(exp_dir):
+        console.print("latency: measuring")
+        measure_latency(exp_dir)
     verdict = evaluate_gate(exp_dir, stage, None, baseline)
     console.print(checks_table(stage, verdict.checks))
     advise(exp_dir, stage, verdict, language=None if lang is None else lang.value)
+    write_report(exp_dir)
     if not verdict.go:
         raise GateError(
             f"Stage {stage} is no go for {exp_dir}: {', '.join(verdict.reasons)}. Every mandatory check must have "

@@ -234,7 +234,7 @@ def _loader(dataset: Dataset[Any], sampler: Sampler[list[Key]], cfg: DictConfig,
             "prefetch_factor": options.prefetch_factor,
             # Validation's workers end with it: kept alive they would hold memory through every training epoch.
             "persistent_workers": options.persistent_workers and is_training,
-            "worker_init_fn": functools.partial(_start_worker, log_path=log_path if log_path.parent.is_dir() else None),
+            "worker_init_fn": functools.partial(start_worker, log_path=log_path if log_path.parent.is_dir() else None),
         }
     return DataLoader(
         dataset,
@@ -248,7 +248,8 @@ def _loader(dataset: Dataset[Any], sampler: Sampler[list[Key]], cfg: DictConfig,
     )
 
 
-def _start_worker(worker_id: int, log_path: Path | None) -> None:
+def start_worker(worker_id: int, log_path: Path | None = None) -> None:
+    """Prepare a loader's worker process: signals, threads, memory, and where it answers the stall watchdog."""
     # Ctrl-C and a service manager's SIGTERM go to a whole process group; in a group of its own a worker does not hear
     # them, and the main process decides what to finish and when workers end. SIGTERM itself keeps its meaning: workers
     # are ended by it, and ignoring it would hang Python's exit.

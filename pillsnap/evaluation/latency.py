@@ -26,11 +26,11 @@ from pillsnap.data.images import RgbImage, decode_rgb
 from pillsnap.data.preprocess import frame_view, letterbox
 from pillsnap.data.records import COMBO, SINGLE
 from pillsnap.data.selection_file import CSV_NAME
-from pillsnap.errors import BrokenImageError, DataError
+from pillsnap.errors import BrokenImageError, DataError, PillError
 from pillsnap.evaluation.test_ledger import sha256_of
 from pillsnap.inference.checkpoints import CLASSIFIER_FILE, DETECTOR_FILE
 from pillsnap.inference.pipeline import Pipeline
-from pillsnap.jsonfile import save_json
+from pillsnap.jsonfile import read_json, save_json
 from pillsnap.source_version import get_git_sha
 
 NUM_WARMUP = 20
@@ -79,7 +79,6 @@ def measure_latency(
         name: None if call is None else timing(call, device, num_warmup=num_warmup, num_runs=num_runs)
         for name, call in calls.items()
     }
-    files = {"classification": exp_dir / CLASSIFIER_FILE, "detection": exp_dir / DETECTOR_FILE}
     results |= {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -88,11 +87,26 @@ def measure_latency(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["pillsnap", "latency", str(exp_dir)]),
         "git_sha": get_git_sha(),
-        "checkpoints": {task: sha256_of(path) for task, path in files.items() if path.is_file()},
+        "checkpoints": _checkpoints(exp_dir),
     }
     (exp_dir / RESULTS_NAME).parent.mkdir(exist_ok=True)
     save_json(exp_dir / RESULTS_NAME, results)
     return results
+
+
+def has_latency(exp_dir: Path) -> bool:
+    """Tell whether `reports/latency.json` is there and is about the best models the experiment holds now."""
+    try:
+        timed = read_json(exp_dir / RESULTS_NAME).get("checkpoints")
+    except PillError:
+        return False
+    return timed == _checkpoints(exp_dir)
+
+
+def _checkpoints(exp_dir: Path) -> dict[str, str]:
+    """Return the SHA-256 of each best model that is there, by task."""
+    files = {"classification": exp_dir / CLASSIFIER_FILE, "detection": exp_dir / DETECTOR_FILE}
+    return {task: sha256_of(path) for task, path in files.items() if path.is_file()}
 
 
 def timing(

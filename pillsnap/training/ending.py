@@ -35,9 +35,14 @@ from pillsnap.evaluation.final_test import (
 from pillsnap.evaluation.metrics_file import dump_metrics_json
 from pillsnap.evaluation.plot_history import plot_history
 from pillsnap.evaluation.report import write_report
+from pillsnap.evaluation.review import review
+from pillsnap.gates.advice import advise
+from pillsnap.gates.checks import CHEAP, run_checks
+from pillsnap.gates.verdict import evaluate_gate
 from pillsnap.memory import DeviceMemory, free_memory
 from pillsnap.training.experiment import Experiment
 from pillsnap.training.task import Task
+from pillsnap.training.telemetry import TBWriter
 from pillsnap.training.time_cap import TimeCapVerdict, current_stage, gather_evidence, judge_time_cap, no_success
 
 logger = logging.getLogger("pillsnap")
@@ -134,6 +139,24 @@ class Ending:
             **facts,
         )
         return Written(metrics_path, write_report(exp_dir))
+
+    def _review(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """Keep the hard cases of what was judged, and show in TensorBoard how mode auto read them (DAT-6)."""
+        if "classification" not in figures:
+            return {}
+        found = review(self.cfg, self.data, self.experiment.dir, self.memory.device)
+        with TBWriter(self.experiment.dir) as tb:
+            tb.add_scalars(found.get("gate", {}), max(task.clock.epoch for task in self.tasks), "gate/")
+        return found
+
+    def _judge_stage(self) -> None:
+        """Run the checks that take seconds, hold the run against its stage's criteria, and say what to change."""
+        if not self.cfg.optimization_advisor.run_after_training:
+            return
+        exp_dir, stage = self.experiment.dir, self.cfg.data.progressive_validation.current_stage
+        run_checks(exp_dir, CHEAP)
+        advise(exp_dir, stage, evaluate_gate(exp_dir, stage))
+        write_report(exp_dir)
 
     def _final_test(self) -> dict[str, Any] | None:
         """Run the final test unless the test split was used before; return the results for today's models."""
