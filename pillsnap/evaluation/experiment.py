@@ -125,7 +125,7 @@ class SplitEvaluation:
             names=engine.class_map.names,
             groups=self._groups(found, split),
         )
-        refusal, items = self._refusal(), self._items(split)
+        refusal, items = self._refusal(engine), self._items(split)
         calibration = refusal.fit(found, items) if split == "val" else Calibration.load(self.exp_dir)
         if calibration is not None:
             figures |= calibrated_figures(found, calibration.temperature)
@@ -138,7 +138,7 @@ class SplitEvaluation:
         items = self._items("unknown")
         if not len(items):
             return {}
-        refusal = self._refusal()
+        refusal = self._refusal(engine)
         strangers = refusal.judge(self._answers(engine, "unknown"), items, "unknown", calibration)
         return {"unknown": refusal.report(known, strangers, split, calibration)}
 
@@ -150,8 +150,8 @@ class SplitEvaluation:
         self.damage.note(found.broken, PLACE)
         return found
 
-    def _refusal(self) -> Refusal:
-        return Refusal(self.cfg, self.data, self.exp_dir)
+    def _refusal(self, engine: ClassifierEngine) -> Refusal:
+        return Refusal(self.cfg, self.data, self.exp_dir, engine.spec.frame_fit)
 
     def _items(self, split: str) -> ClassificationItems:
         return self.data.evaluation_items(split, self.cfg.data.classification.eval_view)

@@ -44,7 +44,7 @@ class _Looks(Dataset[NDArray[np.float32]]):
             return np.full(NUM_FEATURES, np.nan, np.float32)
 
 
-def describe_items(data: TwoStageData, items: ClassificationItems, cfg: DictConfig) -> Descriptions:
+def describe_items(data: TwoStageData, items: ClassificationItems, cfg: DictConfig, frame_fit: str) -> Descriptions:
     """Describe pills as they are seen when they are judged.
 
     Args:
@@ -52,15 +52,15 @@ def describe_items(data: TwoStageData, items: ClassificationItems, cfg: DictConf
         items: N pills; a single picture is searched for its pill where `data.classification.eval_view` is `frame`,
             otherwise the labelled box is taken.
         cfg: Its loader and view settings.
+        frame_fit: The classifier's, see `ClassifierInput`.
 
     Returns:
         float32 (N, NUM_FEATURES); NaN where no pill stands out or the picture is broken.
     """
     if not len(items):
         return np.empty((0, NUM_FEATURES), np.float32)
-    options = cfg.data.classification
     loader = DataLoader(
-        _Looks(data, items, options.eval_view, options.frame_fit),
+        _Looks(data, items, cfg.data.classification.eval_view, frame_fit),
         batch_size=_PICTURES_AT_ONCE,
         num_workers=cfg.dataloader.num_workers if len(items) > _PICTURES_AT_ONCE else 0,
         collate_fn=np.stack,

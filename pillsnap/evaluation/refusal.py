@@ -42,6 +42,8 @@ class Refusal:
     cfg: DictConfig
     data: TwoStageData
     exp_dir: Path
+    frame_fit: str
+    """The classifier's, see `ClassifierInput`."""
 
     def fit(self, found: ClassificationPredictions, items: ClassificationItems) -> Calibration:
         """Fit temperature, score and threshold to the answers of val, and save them with the experiment.
@@ -55,11 +57,11 @@ class Refusal:
         """
         temperature = fit_temperature(_logits_of(found), found.y_true)
         references = reference_items(self.data, self.cfg)
-        looks = describe_items(self.data, references, self.cfg)
+        looks = describe_items(self.data, references, self.cfg, self.frame_fit)
         is_seen = np.isfinite(looks).all(axis=1)
         appearance = Appearance.fit(looks, references.labels) if is_seen.any() else None
         asked = items.take(answered_items(found, self.data.records, items))
-        seen = describe_items(self.data, asked, self.cfg)
+        seen = describe_items(self.data, asked, self.cfg, self.frame_fit)
         known = Evidence(
             calibrated_top(found, temperature)[:, 0], _distances(appearance, seen, found.y_pred), found.ranks == 0
         )
@@ -110,7 +112,7 @@ class Refusal:
             write_predictions(path, table)
             return table
         asked = items.take(answered_items(found, self.data.records, items))
-        seen = describe_items(self.data, asked, self.cfg)
+        seen = describe_items(self.data, asked, self.cfg, self.frame_fit)
         confidence = calibrated_top(found, calibration.temperature)[:, 0]
         scores = calibration.acceptance.score(confidence, _distances(calibration.appearance, seen, found.y_pred))
         table = tabulate(

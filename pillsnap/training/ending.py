@@ -99,13 +99,16 @@ class Ending:
         free_memory()
         with self._limit_of_a_card():
             figures = self._evaluate()
+            looked_at = self._review(figures)
         history = history_of(self.tasks)
         if any(history.values()):
             plot_history(history, self.experiment.dir / "reports" / "history.png")
         verdict = self._judge_time_cap(figures) if self.is_capped else None
-        paths = self._write(started, figures, **({} if verdict is None else {"time_cap": verdict.to_dict()}))
+        capped = {} if verdict is None else {"time_cap": verdict.to_dict()}
+        paths = self._write(started, figures, **looked_at, **capped)
         self.damage.require_little(self.experiment.dir)
         if verdict is not None and not verdict.is_success:
+            self._judge_stage()
             raise no_success(self.cfg, verdict, paths.report)
         final_test = None
         # A capped run can go on with a longer limit: its training is not over, so the test split stays sealed.
@@ -113,6 +116,7 @@ class Ending:
             final_test = self._final_test()
             paths = self._write(started, figures)
             self.damage.require_little(self.experiment.dir)
+        self._judge_stage()
         seconds = time.monotonic() - started
         return RunResult(self.experiment.dir, figures, final_test, seconds, paths.report, paths.metrics)
 

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 TINY = (
     "data.synthetic.num_drugs=5",
     "data.synthetic.singles_per_drug=8",
-    "data.synthetic.num_combos=18",
+    "data.synthetic.num_combos=21",
     "data.synthetic.width=160",
     "data.synthetic.height=200",
     "data.synthetic.num_unknown_drugs=2",
@@ -27,6 +27,7 @@ TINY = (
     "train.detection.augment.close_mosaic_epochs=1",
     "dataloader.num_workers=0",
     "logging.step_log_interval=2",
+    "optimization_advisor.run_after_training=false",
 )
 
 
