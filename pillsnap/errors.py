@@ -10,7 +10,7 @@
     │   └── TooMuchDamageError  3   more files are damaged than the run may put up with; a checkpoint was written first
     ├── NonFiniteLossError      1   the loss became NaN or infinite
     ├── OutOfMemoryFloorError   4   memory ran out and nothing smaller is left to try; a checkpoint was written first
-    ├── GateError               5   the run ended, but not with what it was asked to reach
+    ├── GateError               5   a gate says no: too little was reached, or the test split was used before
     └── InterruptedRunError   130   Ctrl-C or SIGTERM; a checkpoint was written first
 
 A message says four things: what failed, what was found, what was wanted, what to do.
@@ -81,7 +81,7 @@ class OutOfMemoryFloorError(PillError):
 
 
 class GateError(PillError):
-    """The run ended in order, but what it reached does not count as a success."""
+    """All went in order, but a gate says no: no success, no go for a stage, or a test split that was used before."""
 
     exit_code = 5
 
