@@ -11,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pillsnap.data.classes import ClassMap
+from pillsnap.inference.answers import UNKNOWN_CODE
 from pillsnap.inference.pipeline import predict_pipeline
 from tests.run.conftest import FinishedRun
 
@@ -104,7 +105,8 @@ def test_the_trained_models_answer_a_photograph(
     answer = predict_pipeline(photo, mode, 0.01, exp_dir=finished_run.exp_dir)
     assert answer["mode_used"] == mode
     codes = set(ClassMap.load(finished_run.exp_dir / "class_map.json").codes)
-    assert {pill["code"] for pill in answer["pills"]} <= codes
+    assert {pill["code"] for pill in answer["pills"]} <= codes | {UNKNOWN_CODE}
+    assert {one["code"] for pill in answer["pills"] for one in pill["top5"]} <= codes
     assert mode == "combo" or len(answer["pills"]) == 1
 
 
