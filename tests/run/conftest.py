@@ -61,7 +61,7 @@ def finished_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> F
     """Train both tiny models once, interleaved, with EMA and class weights."""
     exp_dir = tmp_path_factory.mktemp("finished") / "exp"
     with logger_as_before():
-        result = run_training(tiny_config(exp_dir, data_root))
+        result = run_training(tiny_config(exp_dir, data_root, "optimization_advisor.run_after_training=true"))
     return FinishedRun(exp_dir, result, (exp_dir / "logs" / "pillsnap.log").read_text(encoding="utf-8"))
 
 

@@ -6,12 +6,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pillsnap.data.classes import ClassMap
+from pillsnap.evaluation.prediction_table import read_predictions
 from pillsnap.inference.answers import UNKNOWN_CODE
+from pillsnap.inference.calibration import Calibration
 from pillsnap.inference.pipeline import predict_pipeline
 from tests.run.conftest import FinishedRun
 
@@ -34,6 +37,36 @@ def test_every_file_the_specification_names_is_there(finished_run: FinishedRun) 
     assert any(name.startswith("roc") for name in reports)
     assert list((exp_dir / "reports" / "detections").glob("*.png"))
     assert (exp_dir / "config.yaml").is_file()
+
+
+@pytest.mark.req("FIN-3", "VAL-1", "DAT-6")
+def test_a_run_ends_with_its_refusal_fitted_and_measured(finished_run: FinishedRun) -> None:
+    exp_dir = finished_run.exp_dir
+    calibration = Calibration.load(exp_dir)
+    assert calibration is not None
+    known, strangers = (
+        read_predictions(exp_dir / "reports" / f"predictions_{name}.arrow") for name in ("val", "unknown")
+    )
+    assert known.is_known.all()
+    assert not strangers.is_known.any()
+    assert (known.accepted == (known.score >= np.float32(calibration.threshold))).all()
+    figures = json.loads((exp_dir / "reports" / "unknown.json").read_text())
+    assert (figures["n_known"], figures["n_unknown"]) == (len(known), len(strangers))
+    assert finished_run.result.figures["unknown"]["auroc"] == figures["auroc"]
+    assert (exp_dir / "hard_cases" / "val.jsonl").is_file()
+
+
+@pytest.mark.req("CRT-2", "ADV-1", "ADV-2", "GNG-1", "DAT-6")
+def test_a_run_ends_with_evidence_verdict_and_advice(finished_run: FinishedRun) -> None:
+    exp_dir = finished_run.exp_dir
+    checks = json.loads((exp_dir / "reports" / "checks.json").read_text())["checks"]
+    assert checks["pipeline_complete"]["status"] == "passed"
+    assert checks["classification_model_loading"]["status"] == "passed"
+    assert checks["onnx_conversion_success"]["status"] == "not run"
+    assert json.loads((exp_dir / "reports" / "verdict.json").read_text())["go"] is False
+    assert json.loads((exp_dir / "reports" / "advice.json").read_text())["user_choice"] == "no choice"
+    events = EventAccumulator(str(exp_dir / "tb")).Reload()
+    assert "gate/gating_score" in events.Tags()["scalars"]
 
 
 @pytest.mark.req("EVA-4", "SUC-1", "VAL-1", "VAL-2")
