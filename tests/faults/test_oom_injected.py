@@ -231,7 +231,7 @@ def test_memory_that_runs_out_beside_the_steps_saves_too(
     words = ("train.deterministic=true", "train.tasks=[classification]")
     run_training(tiny_config(tmp_path / "plain", data_root, *words))
     monkeypatch.setattr(
-        "pillsnap.training.classification.evaluate_classification_metrics", _raising(MemoryError("for the metrics"))
+        "pillsnap.training.classification.classification_figures", _raising(MemoryError("for the metrics"))
     )
     with pytest.raises(OutOfMemoryFloorError, match="beside the steps: MemoryError: for the metrics.*state was saved"):
         run_training(tiny_config(tmp_path / "hit", data_root, *words))
