@@ -27,8 +27,9 @@ def test_a_run_leaves_its_selection_and_its_facts(finished_run: FinishedRun) -> 
     recorded = read_json(finished_run.exp_dir / "reports" / "run.json")["selection"]
     assert recorded == facts
     assert facts["class_balance"]["splits"]["train"]["num_classes"] == 5
-    selected = facts["selection"]["selected"]
-    assert len(_lines(finished_run)) == selected["single"] + selected["combo"]
+    selected, unknown = facts["selection"]["selected"], facts["selection"]["unknown"]
+    assert unknown["selected"] > 0
+    assert len(_lines(finished_run)) == selected["single"] + selected["combo"] + unknown["selected"]
 
 
 @pytest.mark.req("DAT-1")
