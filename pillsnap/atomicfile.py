@@ -1,12 +1,13 @@
 """Files that are either whole or not there: written under a temporary name beside the target, then renamed.
 
-What a killed process leaves under its temporary name is removed when the same file is written again. `zip_damage` is
-the reader's side, for files whose own library does not look whether they are whole.
+What a killed process leaves under its temporary name is removed when the same file is written again. `zip_damage` and
+`sha256_of` are the reader's side: whether a file is whole, and whether it is the one that was written.
 """
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import lzma
 import os
 import re
@@ -102,6 +103,16 @@ def zip_damage(path: Path) -> str | None:
     except ZIP_ERRORS as error:
         return f"{type(error).__name__}: {error}"
     return None if member is None else f"the checksum of its part {member} differs"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, 64 hexadecimal digits.
+
+    Raises:
+        OSError: The file is missing or cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_another_alive(pid: int) -> bool:

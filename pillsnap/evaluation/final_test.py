@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from pillsnap.atomicfile import sha256_of
 from pillsnap.data.damage import Damage
 from pillsnap.data.loaders import TwoStageLoaders, build_loaders
 from pillsnap.data.stores import Stores
@@ -32,7 +33,7 @@ from pillsnap.evaluation.final_verdict import (
     overfitting,
     recommendation,
 )
-from pillsnap.evaluation.test_ledger import RESULTS_NAME, Ledger, Use, finished, new_use, sha256_of
+from pillsnap.evaluation.test_ledger import RESULTS_NAME, Ledger, Use, finished, new_use
 from pillsnap.inference.checkpoints import CLASSIFIER_FILE, DETECTOR_FILE, load_classifier, read_checkpoint
 from pillsnap.jsonfile import read_json, save_json
 from pillsnap.manifest import read_manifest

@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.csv
 import torch
 
+from pillsnap.atomicfile import sha256_of
 from pillsnap.config.loading import load_experiment_config
 from pillsnap.data.images import RgbImage, decode_rgb
 from pillsnap.data.preprocess import frame_view, letterbox
 from pillsnap.data.records import COMBO, SINGLE
 from pillsnap.data.selection_file import CSV_NAME
 from pillsnap.errors import BrokenImageError, DataError, PillError
-from pillsnap.evaluation.test_ledger import sha256_of
 from pillsnap.inference.checkpoints import CLASSIFIER_FILE, DETECTOR_FILE
 from pillsnap.inference.pipeline import Pipeline
 from pillsnap.jsonfile import read_json, save_json

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from pillsnap.atomicfile import sha256_of
 from pillsnap.data.store.cache_lock import take_lock
 from pillsnap.data.twostage import TwoStageData
 from pillsnap.errors import GateError, PillError
@@ -256,12 +257,6 @@ def new_use(ledger: Ledger, exp_dir: Path, data: TwoStageData, *, git_sha: str, 
         pictures=int((data.split == "test").sum()),
         exp_dir=str(exp_dir.resolve()),
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finished(use: Use) -> Use:

@@ -6,7 +6,6 @@ than lie in the experiment now, and one whose evidence file is gone.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pillsnap.atomicfile import sha256_of
 from pillsnap.errors import PillError
 from pillsnap.jsonfile import read_json, save_json
 
@@ -155,14 +155,8 @@ def checkpoint_hashes(exp_dir: Path) -> dict[str, str]:
     for name in CHECKPOINTS:
         path = exp_dir / "checkpoints" / name
         if path.is_file():
-            found[name] = sha256(path)
+            found[name] = sha256_of(path)
     return found
-
-
-def sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _current(check: Check, exp_dir: Path, hashes: Mapping[str, str]) -> Check:

@@ -12,13 +12,14 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from pillsnap.atomicfile import sha256_of
 from pillsnap.boxes import FloatArray
 from pillsnap.data import columns
 from pillsnap.data.images import RgbImage, decode_rgb
 from pillsnap.data.preprocess import box_view, frame_view, letterbox
 from pillsnap.data.records import COMBO, SINGLE
 from pillsnap.errors import DataError, PillError
-from pillsnap.gates.evidence import Outcome, checkpoint_hashes, not_run, outcome, sha256
+from pillsnap.gates.evidence import Outcome, checkpoint_hashes, not_run, outcome
 from pillsnap.gates.subject import Subject, spread
 from pillsnap.inference.checkpoints import DETECTOR_FILE, load_detector, read_checkpoint
 from pillsnap.inference.nms import non_max_suppression
@@ -150,7 +151,7 @@ def _export_problem(folder: Path, entry: Mapping[str, Any], checkpoints: set[str
     path = folder / str(entry.get("file"))
     if not path.is_file():
         return f"{EXPORT_DIR}/{entry.get('file')} does not exist"
-    if sha256(path) != entry.get("sha256"):
+    if sha256_of(path) != entry.get("sha256"):
         return f"{path.name} is not the file that the report names: its SHA-256 differs"
     if entry.get("parity_passed") is not True:
         return "its answers were not found equal to those of the PyTorch model"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pillsnap.atomicfile import zip_damage
+from pillsnap.atomicfile import sha256_of, zip_damage
 from pillsnap.errors import CheckpointError, PillError
-from pillsnap.gates.evidence import Outcome, not_run, outcome, sha256
+from pillsnap.gates.evidence import Outcome, not_run, outcome
 from pillsnap.gates.subject import METRICS_FILE, RUN_FILE, Subject
 from pillsnap.jsonfile import read_json
 from pillsnap.manifest import read_manifest
@@ -223,7 +223,7 @@ def _problems_of_checkpoints(subject: Subject) -> list[str]:
         wanted = files[task]["sha256"]
         for name in (files[task]["file"], LAST_FILES[task]):
             path = folder / name
-            if not path.is_file() or sha256(path) != wanted:
+            if not path.is_file() or sha256_of(path) != wanted:
                 problems.append(f"checkpoints/{name} is not the file that the manifest names")
         problems += _problems_of_best(folder / BEST_FILES[task])
     return problems

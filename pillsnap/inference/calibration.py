@@ -7,7 +7,6 @@ give numbers that mean nothing, so it is not used for them.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import zipfile
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pillsnap.atomicfile import atomic_path
+from pillsnap.atomicfile import atomic_path, sha256_of
 from pillsnap.boxes import FloatArray
 from pillsnap.errors import CheckpointError, PillError
 from pillsnap.inference.acceptance import Acceptance
@@ -137,12 +136,6 @@ class Calibration:
                 f"{ARRAYS_FILE} as one judging of the experiment wrote them. Copy both again, judge the experiment "
                 f"again, or delete {JSON_FILE} to get answers that never say unknown."
             ) from error
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _not_for(content: Mapping[str, Any], checkpoint: Path) -> str | None:

@@ -13,7 +13,6 @@ from the instant its manifest has its name; links and tidying that a kill preven
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pillsnap.atomicfile import atomic_path, remove_leftovers, sync_folder, zip_damage
+from pillsnap.atomicfile import atomic_path, remove_leftovers, sha256_of, sync_folder, zip_damage
 from pillsnap.errors import CheckpointError, CheckpointWriteError, PillError
 from pillsnap.jsonfile import save_json
 from pillsnap.manifest import COPY_NAME, MANIFEST_NAME, is_sealed_as, read_manifest, seal
@@ -156,7 +155,7 @@ class CheckpointStore:
             path = self._moment_path(number, task)
             save_ckpt(path, state)
             with _said_as_write_error(path):
-                files[task] = {"file": path.relative_to(self.dir).as_posix(), "sha256": _sha256(path)}
+                files[task] = {"file": path.relative_to(self.dir).as_posix(), "sha256": sha256_of(path)}
         moment = {
             "number": number,
             "loop_step": loop_step,
@@ -218,7 +217,7 @@ class CheckpointStore:
 
     def _is_whole(self, entry: dict[str, str]) -> bool:
         try:
-            return _sha256(self.dir / entry["file"]) == entry["sha256"]
+            return sha256_of(self.dir / entry["file"]) == entry["sha256"]
         except FileNotFoundError:
             return False
         except OSError as error:  # too many open files, say: going back now would give up a checkpoint that is whole
@@ -278,8 +277,3 @@ def _disk_error(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pillsnap.atomicfile import atomic_path
+from pillsnap.atomicfile import atomic_path, sha256_of
 
 pytestmark = pytest.mark.req("UTL-6")
 
@@ -33,3 +33,23 @@ def test_the_old_file_stays_when_the_block_raises(tmp_path: Path) -> None:
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.req("CKP-1")
+@pytest.mark.parametrize(
+    ("content", "digest"),
+    [
+        (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+        (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (b"a" * 1_000_000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+    ],
+    ids=["empty", "short", "a million bytes"],
+)
+def test_a_files_hash_is_that_of_the_standard(tmp_path: Path, content: bytes, digest: str) -> None:
+    (tmp_path / "a.bin").write_bytes(content)
+    assert sha256_of(tmp_path / "a.bin") == digest  # FIPS 180-2
+
+
+def test_a_missing_file_has_no_hash(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        sha256_of(tmp_path / "none.pt")

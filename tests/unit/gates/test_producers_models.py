@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from pillsnap.atomicfile import sha256_of
 from pillsnap.errors import CheckpointError, DataError, PillError
 from pillsnap.evaluation.prediction_table import read_predictions, write_predictions
 from pillsnap.gates.evidence import Outcome
@@ -144,7 +144,7 @@ def write_onnx(path: Path, bias: float = 0.0) -> dict[str, Any]:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     onnx.save(model, path)
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "parity_passed": True}
+    return {"file": path.name, "sha256": sha256_of(path), "parity_passed": True}
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_an_answer_that_is_no_number_fails(exported: Path) -> None:
 def test_a_damaged_export_that_was_hashed_damaged_fails(exported: Path) -> None:
     path = exported / "export" / "detection.onnx"
     path.write_bytes(b"damaged")
-    sha = hashlib.sha256(b"damaged").hexdigest()
+    sha = sha256_of(path)
     change(exported, lambda report: report["models"]["detection"].update(sha256=sha), "export/export_report.json")
     assert "ONNX Runtime cannot use detection.onnx" in produced(onnx_conversion_success, exported).message
 
