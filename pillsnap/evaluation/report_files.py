@@ -37,13 +37,15 @@ class ExperimentFiles:
     class_map: Facts
     config_text: str
     config: DictConfig
+    damaged_records: tuple[str, ...] = ()
+    """Records of the final test that cannot be read. They must not be deleted, so they do not stop the page."""
 
     @classmethod
     def read(cls, exp_dir: Path) -> ExperimentFiles:
         """Read the files of an experiment.
 
         Raises:
-            PillError: The folder does not exist, or a file in it is damaged.
+            PillError: The folder does not exist, or a file in it is damaged that a run can write again.
         """
         if not exp_dir.is_dir():
             raise PillError(
@@ -52,6 +54,8 @@ class ExperimentFiles:
             )
         reports = exp_dir / "reports"
         config_text, config = _read_config(exp_dir / "config.yaml")
+        results, uses = reports / "final_test_results.json", exp_dir / "test_uses.json"
+        damaged = [path for path in (results, uses) if _is_damaged(path)]
         return cls(
             exp_dir=exp_dir,
             metrics=_read_optional(reports / "metrics.json"),
@@ -62,8 +66,9 @@ class ExperimentFiles:
             calibration=_read_optional(exp_dir / "calibration.json"),
             unknown=_read_optional(reports / "unknown.json"),
             latency=_read_optional(reports / "latency.json"),
-            final_test=_read_optional(reports / "final_test_results.json"),
-            test_uses=_read_optional(exp_dir / "test_uses.json"),
+            final_test={} if results in damaged else _read_optional(results),
+            test_uses={} if uses in damaged else _read_optional(uses),
+            damaged_records=tuple(path.relative_to(exp_dir).as_posix() for path in damaged),
             class_map=_read_optional(exp_dir / "class_map.json"),
             config_text=config_text,
             config=config,
@@ -136,6 +141,14 @@ def read_lines(path: Path) -> list[Facts]:
 def _read_optional(path: Path) -> dict[str, Any]:
     """Return what a JSON file holds, or nothing when it is not there."""
     return read_json(path) if path.is_file() else {}
+
+
+def _is_damaged(path: Path) -> bool:
+    try:
+        _read_optional(path)
+    except PillError:
+        return True
+    return False
 
 
 def _read_config(path: Path) -> tuple[str, DictConfig]:

@@ -49,8 +49,13 @@ def final_test_of(files: ExperimentFiles) -> FinalTest:
         improvements=[plain_text(item) for item in improvements] if isinstance(improvements, list) else [],
         uses=_uses("uses of the test split", uses),
         other_uses=_uses("uses of the same pictures by other trainings", others),
-        warnings=[*_warnings(uses, others), *_suspicions(result)],
+        warnings=[*_damage(files), *_warnings(uses, others), *_suspicions(result)],
     )
+
+
+def _damage(files: ExperimentFiles) -> Iterator[str]:
+    for name in files.damaged_records:
+        yield f"{name} is damaged and not shown. Keep it: it records uses of the test split."
 
 
 def _goal(name: str, goal: Mapping[str, Any]) -> Target:

@@ -96,14 +96,12 @@ def test_test_figures_of_other_models_are_not_shown_as_those_of_today_s(tested: 
     assert "for other models than these" in decisions[-1]["why"]
 
 
-def test_a_damaged_ledger_keeps_the_test_split_closed_and_is_no_failure_of_the_run(
-    tested: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_ledger_keeps_the_test_split_closed_and_is_no_failure_of_the_run(tested: Path) -> None:
     (tested / LEDGER_NAME).write_text("{")
-    monkeypatch.setattr("pillsnap.training.ending.write_report", lambda exp_dir: exp_dir / "reports" / "index.html")
     resumed(tested)
     decisions = read_json(tested / "reports" / "run.json")["decisions"]
     assert "test_uses.json is damaged, so nobody can tell" in decisions[-1]["why"]
+    assert "test_uses.json is damaged and not shown" in (tested / "reports" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_run_killed_in_the_final_test_has_all_of_val_and_tests_again(
