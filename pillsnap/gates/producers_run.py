@@ -145,6 +145,8 @@ def memory_optimization_working(subject: Subject) -> Outcome:
         return not_run(
             "the run kept no pictures in memory: set dataloader.ram_optimization.cache_policy=hotset and train again"
         )
+    if not any(int(store[count]) for store in stores.values() for count in ("hits_ram", "hits_disk", "misses")):
+        return not_run("the stores were asked for nothing: the last process of this run judged it and did not train")
     total = float(plan["total"])
     used = float(peak["main"]) * 1e6 + float(plan["workers"]) + float(plan["prefetch"])
     problems = []

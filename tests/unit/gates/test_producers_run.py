@@ -172,6 +172,7 @@ def test_a_missing_folder_of_events_is_an_error(experiment: Path) -> None:
     ("edit", "status", "reason"),
     [
         (lambda run: run.update(pixel_stores={}), "not run", "kept no pictures in memory"),
+        (lambda run: _ask_nothing(run), "not run", "asked for nothing"),
         (lambda run: run["peak_memory_mb"].update(main=9_900.0), "failed", "the run took 10.00 GB"),
         (lambda run: run["memory_plan"].update(hot_set=500_000), "failed", "the hot set takes 1.0 MB"),
         (lambda run: _store(run).update(hits_ram=0), "failed", "served nothing"),
@@ -179,7 +180,16 @@ def test_a_missing_folder_of_events_is_an_error(experiment: Path) -> None:
         (lambda run: _store(run).update(misses=60), "failed", "60 pictures were decoded for 20 parts"),
         (lambda run: _store(run).update(damaged=1), "failed", "1 parts were found damaged"),
     ],
-    ids=["no store", "too much memory", "hot set too large", "no hits", "not kept", "decoded again", "damaged"],
+    ids=[
+        "no store",
+        "no training",
+        "too much memory",
+        "hot set too large",
+        "no hits",
+        "not kept",
+        "decoded again",
+        "damaged",
+    ],
 )
 def test_memory_that_did_not_hold_to_its_plan_does_not_pass(
     experiment: Path, edit: Callable[[Facts], object], status: str, reason: str
@@ -193,6 +203,11 @@ def test_memory_that_did_not_hold_to_its_plan_does_not_pass(
 def _store(run: Facts) -> Facts:
     store: Facts = run["pixel_stores"]["classification-train"]
     return store
+
+
+def _ask_nothing(run: Facts) -> None:
+    for store in run["pixel_stores"].values():
+        store.update(hits_ram=0, hits_disk=0, misses=0)
 
 
 @pytest.mark.req("CRT-2", "BAT-1")
